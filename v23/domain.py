@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['TERMINAL_STATES', 'Side', 'Purpose', 'OrderType', 'BreakerState', 'OrderState', 'Quote', 'Signal', 'Strategy',
            'OrderIntent', 'ChildOrder', 'OrderPlan', 'Check', 'Decision', 'BrokerOrder', 'Fill', 'Position', 'Account',
-           'MarketClock', 'Order', 'Clock', 'Broker', 'Event', 'Ledger', 'AlertSink', 'to_plain']
+           'MarketClock', 'Order', 'Clock', 'Broker', 'Event', 'Ledger', 'AlertSink', 'to_plain', 'from_plain']
 
 # %% ../nbs/components/00_domain.ipynb #471a013e
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from functools import lru_cache
+import typing
 from typing import Any, Protocol
 
 # %% ../nbs/components/00_domain.ipynb #725c18d0
@@ -395,3 +397,27 @@ def to_plain(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a numpy scalar
         return to_plain(value.item())
     return value
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    "The reverse for a record class, following its annotations; raises ValueError when a field does not parse."
+    options = typing.get_args(kind)
+    if type(None) in options:
+        return None if value is None else from_plain(next(o for o in options if o is not type(None)), value)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = _hints(kind)
+        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value})
+    if isinstance(kind, type) and issubclass(kind, IntEnum):
+        return kind[value]
+    if isinstance(kind, type) and issubclass(kind, (Enum, Decimal)):
+        return kind(value)
+    if kind is datetime or kind is date:
+        return kind.fromisoformat(value)
+    if typing.get_origin(kind) is tuple:
+        return tuple(from_plain(options[0], v) for v in value)
+    return math.nan if kind is float and value is None else value
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
