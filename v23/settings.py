@@ -87,8 +87,9 @@ class ExecutionSettings:
     max_spread_bps: float = 50.0  # Entries refused above; exits get a collar
     large_order_usd: float = 10_000.0  # TWAP above
     twap_tranches: int = 3
+    limit_reprices: int = 3  # After that the rest is given up
     twap_interval_s: float = 300.0
-    limit_patience_s: float = 300.0  # How long a resting limit order may wait
+    limit_patience_s: float = 120.0  # How long a resting limit order waits before it is repriced
     collar_bps: float = 50.0  # A marketable limit's worst price beyond the far side
     turnover_buffer: float = 0.002  # Fraction of equity; smaller changes are not traded
     requests_per_minute: int = 150
