@@ -327,6 +327,10 @@ class ExecutionEngine:
         still = sum(o.state is OrderState.UNKNOWN for o in self.tracker.live())
         return {"looked_up": len(waiting), "found": len(unknown) - still, "unknown": still}
 
+    def liquidate(self, kill_id: str) -> dict[str, Any]:
+        "Sell everything; see the function of the same name."
+        return liquidate(self, kill_id)
+
     def cancel_all_pending(self) -> int:
         "Cancel every order that is not terminal and wait until the broker says so; returns how many were asked to cancel."
         planned = [on_denied(o, "canceled before it was sent", self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
