@@ -180,10 +180,10 @@ class Ledger:
         query = "SELECT body FROM parents" + (" WHERE session=?" if session else "") + " ORDER BY rowid"
         return tuple(json.loads(r[0]) for r in self._db.execute(query, (session.isoformat(),) if session else ()))
 
-    def job_status(self, name: str, session: date) -> str:
-        "done, failed, started, or an empty string when the job never ran for that session."
-        row = self._db.execute("SELECT status FROM jobs WHERE name=? AND session=?", (name, session.isoformat())).fetchone()
-        return row[0] if row else ""
+    def job(self, name: str, session: date) -> dict[str, Any] | None:
+        "The latest record of a job for a session: status (started or done) and result; None when it never ran."
+        row = self._db.execute("SELECT body FROM jobs WHERE name=? AND session=?", (name, session.isoformat())).fetchone()
+        return json.loads(row[0]) if row else None
 
     def verify(self) -> int:
         "Walk the whole chain and compare the tables with it; returns the number of events, raises LedgerError at the first break."

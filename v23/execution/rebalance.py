@@ -75,6 +75,7 @@ class DeskView:
     daily_loss: float = 0.0  # Today's return, net of flows
     entries_today: int = 0
     consecutive_losses: int = 0
+    losses_acknowledged: bool = False  # The pause for this streak is over
     execution_errors: int = 0
     api_errors: int = 0
 
@@ -123,6 +124,7 @@ def context_of(view: DeskView, quote: Quote | None, symbol: str, reserved: Mappi
         daily_loss=view.daily_loss,
         entries_today=view.entries_today + taken,
         consecutive_losses=view.consecutive_losses,
+        losses_acknowledged=view.losses_acknowledged,
         execution_errors=view.execution_errors,
         api_errors=view.api_errors,
         quote=quote,
