@@ -29,11 +29,11 @@ prepare_environment() {
         fi
         echo "Installing $lock (about a minute, once)" >&2
         rm -f "$stamp"
-        "$python" -m pip install --quiet --no-deps --require-hashes -r "$lock" || {
+        "$python" -m pip install -qq --no-deps --require-hashes -r "$lock" || {
             echo "pip could not install $lock; it needs the package registry once, nothing after" >&2
             return 1
         }
-        "$python" -m pip install --quiet --no-deps --no-build-isolation -e . || { echo "pip could not install v23 from $PWD" >&2; return 1; }
+        "$python" -m pip install -qq --no-deps --no-build-isolation -e . || { echo "pip could not install v23 from $PWD" >&2; return 1; }
         echo "$wanted" >"$stamp"
     fi
     export PATH="$PWD/.venv/bin:$PATH" VIRTUAL_ENV="$PWD/.venv"

@@ -29,9 +29,22 @@ def pytest_configure(config):
         core.global_force_seed = config.getoption("--v23-seed")
 
 
-def pytest_report_header(config):
+def header(config) -> list[str]:
+    "What it takes to repeat this run."
     bars = os.environ.get("V23_REAL_DATA") or "none (V23_REAL_DATA is not set)"
-    return [f"v23 seed: {config.getoption('--v23-seed')}  (repeat with --v23-seed)", f"real bars: {bars}"]
+    return [f"v23 seed: {config.getoption('--v23-seed')} (repeat with --v23-seed)", f"real bars: {bars}"]
+
+
+def pytest_report_header(config):
+    return header(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and session.config.get_verbosity() < 0:  # pytest -q prints no header of its own
+        for line in header(session.config):
+            reporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

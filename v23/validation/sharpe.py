@@ -82,7 +82,11 @@ def exact_sharpe_ci(
     wide = 12 + 3 * abs(t)
 
     def end(p: float) -> float:
-        delta = brentq(lambda d: nct.cdf(t, observations - 1, d) - p, t - wide, t + wide, xtol=1e-12)
+        def excess(d: float) -> float:
+            value = float(nct.cdf(t, observations - 1, d))
+            return (value if math.isfinite(value) else float(d < t)) - p  # far out the library gives NaN
+
+        delta = brentq(excess, t - wide, t + wide, xtol=1e-12)
         return float(delta / math.sqrt(observations / periods))
 
     return end(1 - tail), end(tail)

@@ -73,7 +73,8 @@ def beta_binomial_e(k: int, n: int, p0: float) -> float:
     "Evidence against win rate p0: the uniform mixture likelihood over the likelihood at p0 (Ville; Robbins, 1970)."
     from scipy.special import betaln
 
-    return math.exp(float(betaln(k + 1, n - k + 1)) - k * math.log(p0) - (n - k) * math.log(1 - p0))
+    log_e = float(betaln(k + 1, n - k + 1)) - k * math.log(p0) - (n - k) * math.log(1 - p0)
+    return math.exp(min(log_e, 700.0))  # beyond that a float overflows, and the answer is the same: impossible
 
 
 def proportion_sequence(k: int, n: int, alpha: float = 0.05) -> Interval:
