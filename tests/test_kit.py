@@ -1,11 +1,15 @@
 "The files around the pages: what a stranger finds in a fresh copy works, and says nothing about where it was made."
 
+import ast
 import configparser
+import json
+import os
 import platform
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -87,6 +91,59 @@ def test_a_lock_pins_and_hashes_every_package_and_names_no_address(name):
 def test_what_runs_is_locked_to_the_same_versions_for_development():
     run, dev = ({re.match(r"[\w.-]+==[\w.+!-]+", entry).group() for entry in locked(name)} for name in LOCKS)
     assert run <= dev
+
+
+def imported_by(sources: dict[str, str]) -> dict[str, str]:
+    "Top-level modules imported anywhere in some Python texts, and one place each comes from."
+    found = {}
+    for where, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                found |= {a.name.split(".")[0]: where for a in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found[node.module.split(".")[0]] = where
+    return found
+
+
+def undeclared(sources: dict[str, str], requirements: list[str], own: set[str]) -> list[str]:
+    "Imports that neither the standard library, nor ourselves, nor a declared requirement provides."
+    declared = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", r).group().lower()) for r in requirements}
+    provided = packages_distributions()
+    lines = []
+    for module, where in sorted(imported_by(sources).items()):
+        names = {re.sub(r"[-_.]+", "-", d.lower()) for d in provided.get(module, [module])}
+        if module not in sys.stdlib_module_names and module not in own and not names & declared:
+            lines.append(f"{where} imports {module}, which pyproject.toml does not ask for")
+    return lines
+
+
+def page_sources(folder: Path) -> dict[str, str]:
+    "The code of every page, without IPython magics."
+    texts = {}
+    for path in sorted(folder.rglob("[!_]*.ipynb")):
+        cells = [c["source"] for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        lines = "\n".join("".join(c) for c in cells).splitlines()
+        texts[str(path.relative_to(ROOT))] = "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+    return texts
+
+
+def test_every_import_is_asked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    runs = project["dependencies"] + [r for name, group in extras.items() if name != "dev" for r in group]
+    package = {str(p.relative_to(ROOT)): p.read_text() for p in (ROOT / "v23").rglob("*.py")}
+    jobs = page_sources(ROOT / "nbs" / "jobs")
+    assert undeclared(package | jobs, runs, {"v23"}) == []
+    tests = {str(p.relative_to(ROOT)): p.read_text() for folder in ("tests", "scripts") for p in (ROOT / folder).rglob("*.py")}
+    own = {"v23", "conftest", *(p.stem for p in (ROOT / "tests").rglob("*.py"))}
+    pages = page_sources(ROOT / "nbs" / "components") | page_sources(ROOT / "nbs" / "tutorials")
+    assert undeclared(tests | pages, runs + extras["dev"], own) == []
+
+
+def test_an_undeclared_import_is_found():
+    sources = {"a.py": "import json, v23\ndef f():\n    from numpy.linalg import norm\n"}
+    assert undeclared(sources, ["numpy>=2"], {"v23"}) == []
+    assert undeclared(sources, [], {"v23"}) == ["a.py imports numpy, which pyproject.toml does not ask for"]
 
 
 def test_the_version_is_written_once():
@@ -199,8 +256,6 @@ def installed(tmp_path_factory):
 
 
 def outside(folder: Path, *args: str) -> subprocess.CompletedProcess:
-    import os
-
     environ = os.environ | {"PYTHONPATH": str(folder / "site")}
     return subprocess.run([sys.executable, *args], cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
 

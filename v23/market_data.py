@@ -185,7 +185,7 @@ def session_dates(values: pd.Series, source: str) -> pd.Series:
     try:
         stamps = pd.to_datetime(values)
     except (ValueError, TypeError) as e:
-        raise DataError(f"{source}: a date does not parse: {str(e).splitlines()[0]}") from None
+        raise DataError(f"{source}: a date does not parse: {str(e).splitlines()[0].split('. You might')[0]}") from None
     if stamps.isna().any():
         raise DataError(f"{source}: {int(stamps.isna().sum())} rows have no date")
     local = stamps if stamps.dt.tz is None else stamps.dt.tz_convert("America/New_York").dt.tz_localize(None)

@@ -7,7 +7,6 @@ __all__ = ['TINY_SUM', 'YEAR', 'WINDOW', 'volatility', 'rsi', 'Indicators', 'ind
            'strict_rule', 'relaxed_rule', 'Ranking', 'rank_candidates', 'V21']
 
 # %% ../nbs/components/15_v21_signals.ipynb #598e420a
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
