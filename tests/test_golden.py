@@ -36,14 +36,18 @@ def test_the_reference_is_reproduced(mode, bars, real_data, tmp_path):
     ours, theirs = pd.read_csv(tmp_path / "daily.csv"), pd.read_csv(golden / "daily.csv")
     assert list(ours.columns) == list(theirs.columns) and (ours["date"] == theirs["date"]).all()
     for column in ("gross", "cost", "net", "turnover"):
-        np.testing.assert_allclose(ours[column], theirs[column], rtol=0, atol=1e-9, err_msg=column)
-    ours, theirs = (pd.read_csv(f / "trades.csv").sort_values(["entry", "symbol"], ignore_index=True) for f in (tmp_path, golden))
-    assert (ours[["symbol", "entry", "exit"]] == theirs[["symbol", "entry", "exit"]]).all().all()
-    np.testing.assert_allclose(ours[["gross", "net"]], theirs[["gross", "net"]], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(ours[column], theirs[column], rtol=0, atol=1e-9, equal_nan=False, err_msg=column)
+    ours, theirs = (pd.read_csv(f / "trades.csv") for f in (tmp_path, golden))
+    assert list(ours.columns) == list(theirs.columns)
+    assert ours[["symbol", "entry", "exit"]].equals(theirs[["symbol", "entry", "exit"]])  # In the same order
+    np.testing.assert_allclose(ours[["gross", "net"]], theirs[["gross", "net"]], rtol=0, atol=1e-9, equal_nan=False)
     ours, theirs = (json.loads((f / "metrics.json").read_text()) for f in (tmp_path, golden))
     figures = {k: v for k, v in theirs.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     for key, value in figures.items():
         assert ours[key] == pytest.approx(value, abs=1e-6), key
+    assert set(ours["per_year"]) == set(theirs["per_year"])
+    for key in ("run_kwargs", "params", "shape", "config"):
+        assert ours[key] == theirs[key], key
     for year, values in theirs["per_year"].items():
         for key, value in values.items():
             assert ours["per_year"][year][key] == pytest.approx(value, abs=1e-6), (year, key)

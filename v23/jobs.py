@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SECRET_WORDS', 'READERS', 'jobs_folder', 'job_names', 'job_path', 'Parameter', 'parameters_of', 'typed',
-           'check_parameters', 'JobFailed', 'JobRun', 'run_job', 'render_html', 'write_result']
+           'check_parameters', 'parse_parameters', 'today', 'JobFailed', 'JobRun', 'run_job', 'render_html',
+           'write_result']
 
 # %% ../nbs/components/92_jobs.ipynb #5827a192
 import ast
@@ -96,6 +97,25 @@ def check_parameters(declared: Mapping[str, Parameter], given: Mapping[str, Any]
         if name not in declared:
             raise InputError(f"{job} has no parameter {name!r}; it has {', '.join(declared)}")
     return {name: typed(declared[name], value, job) for name, value in given.items()}
+
+# %% ../nbs/components/92_jobs.ipynb #ca85c5d8
+def parse_parameters(pairs: list[str]) -> dict[str, str]:
+    "name=value texts as a mapping; raises InputError for anything else."
+    parsed = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"the parameter {pair!r} is not of the form name=value")
+        parsed[name] = value
+    return parsed
+
+
+def today() -> date:
+    "Today's date in New York."
+    from datetime import datetime
+    from v23.market_calendar import NEW_YORK
+
+    return datetime.now(NEW_YORK).date()
 
 # %% ../nbs/components/92_jobs.ipynb #a12944a7
 class JobFailed(V23Error):

@@ -87,5 +87,5 @@ def self_check() -> str:
     return "\n".join(rows)
 
 
-if __name__ == "__main__" and "ipykernel" not in __import__("sys").modules:
+if __name__ == "__main__" and "__file__" in globals():  # not in a notebook
     print(self_check())
