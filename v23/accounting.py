@@ -71,12 +71,17 @@ def round_trips(fills: Iterable[Fill]) -> tuple[RoundTrip, ...]:
 
 # %% ../nbs/components/18_accounting.ipynb #9f8b2b4d
 def trades_by_session(trips: Iterable[RoundTrip], session_of) -> tuple[tuple, ...]:
-    "(session, symbol, pnl, capital) per closed trade: trips of one symbol closed in one session count once."
-    merged: dict[tuple, list[Decimal]] = {}
+    """(session, symbol, pnl, capital) per closed trade: trips of one symbol closed in one session count once.
+
+    Ordered by the time the last share was sold, then by symbol.
+    """
+    merged: dict[tuple, tuple] = {}
     for t in trips:
-        pnl, capital = merged.setdefault((session_of(t.closed_at), t.symbol), [Decimal(0), Decimal(0)])
-        merged[(session_of(t.closed_at), t.symbol)] = [pnl + t.pnl, capital + t.entry_price * t.quantity]
-    return tuple((session, symbol, pnl, capital) for (session, symbol), (pnl, capital) in merged.items())
+        key = (session_of(t.closed_at), t.symbol)
+        _, pnl, capital = merged.get(key, (None, Decimal(0), Decimal(0)))
+        merged[key] = (t.closed_at, pnl + t.pnl, capital + t.entry_price * t.quantity)
+    ordered = sorted(merged.items(), key=lambda item: (item[1][0], item[0][1]))
+    return tuple((session, symbol, pnl, capital) for (session, symbol), (_, pnl, capital) in ordered)
 
 
 def consecutive_losses(profits: Sequence[Decimal]) -> int:

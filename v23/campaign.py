@@ -150,7 +150,7 @@ def trade_session(desk: TradingDesk, session: date) -> None:
 def trade_session_as_notebooks(host: ExchangeHost, session: date, state_dir: Path, reports_dir: Path) -> None:
     "The same day through papermill, one kernel per page, over the exchange's address."
     for name in JOBS:
-        run_job(name, job_parameters(host, state_dir, reports_dir), reports_dir, session)
+        run_job(name, job_parameters(host, state_dir, reports_dir) | {"session": session.isoformat()}, reports_dir, session)
 
 
 def job_parameters(host: ExchangeHost, state_dir: Path, reports_dir: Path) -> dict[str, Any]:

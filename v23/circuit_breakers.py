@@ -56,6 +56,10 @@ class CircuitBreakerManager:
         "A latch forbids entries."
         return entries_stopped(self.latches)
 
+    def losses_acknowledged(self, count: int) -> bool:
+        "A streak of this length has already been paused for, and the pause is over."
+        return "consecutive_losses" not in {x.name for x in self.latches} and self._lifted.get("consecutive_losses", -1) >= count
+
     def update(self, reading: LossReading) -> BreakerState:
         "Read, decide, write down: the state after a reading. A streak that ended is forgotten as lifted."
         if reading.consecutive_losses == 0:

@@ -160,7 +160,13 @@ def run_job(
 def _execute(name: str, source: Path, folder: Path, values: dict[str, Any], environ: Mapping[str, str], timeout_s: int) -> None:
     "papermill into a temporary page, then rename; a failed page is kept under its own name."
     import papermill
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    class PrivateKernel(AsyncKernelManager):
+        "A kernel reached over files of this user instead of loopback ports."
+
+        transport = "ipc"
 
     working = folder / f".{name}.{os.getpid()}.ipynb"
     before = {k: os.environ.get(k) for k in environ}
@@ -168,7 +174,7 @@ def _execute(name: str, source: Path, folder: Path, values: dict[str, Any], envi
     try:
         papermill.execute_notebook(
             str(source), str(working), parameters=values, kernel_name="python3", progress_bar=False,
-            execution_timeout=timeout_s, cwd=str(Path.cwd()),
+            execution_timeout=timeout_s, cwd=str(Path.cwd()), kernel_manager_class=PrivateKernel,
         )  # fmt: skip
     except (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError) as e:
         failed = folder / f"{name}.failed.ipynb"

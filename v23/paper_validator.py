@@ -32,6 +32,8 @@ from .validation.replay import RecordedDay, ReplayDay, replay
 def recorded_days(ledger: Ledger, settings: Settings) -> tuple[RecordedDay, ...]:
     "The sessions of the record without its decisions: marks at each close, quotes at each rebalance."
     views = {e.body["session"]: e.body for e in ledger.events("view")}
+    parent_of = {o.client_order_id: o.intent_id for o in ledger.orders()}
+    done_at = {parent_of[f.client_order_id]: f.at for f in ledger.fills() if f.client_order_id in parent_of}
     days = []
     for event in ledger.events("session_closed"):
         body = event.body
@@ -42,7 +44,7 @@ def recorded_days(ledger: Ledger, settings: Settings) -> tuple[RecordedDay, ...]
             continue
         quotes = {s: from_plain(Quote, q) for s, q in view["quotes"].items()}
         window = session_hours(session).window(settings.risk)
-        days.append(RecordedDay(session, marks, date.fromisoformat(view["as_of"]), datetime.fromisoformat(view["at"]), window, quotes))
+        days.append(RecordedDay(session, marks, date.fromisoformat(view["as_of"]), datetime.fromisoformat(view["at"]), window, quotes, done_at))
     return tuple(days)
 
 

@@ -149,7 +149,7 @@ class Gate:
         selling = sum((o.reserved for o in live if o.symbol == intent.symbol and o.side is Side.SELL), Decimal(0))
         session = session_of(self.clock.now())
         window = session_hours(session).window(self.settings.risk) if is_session(session) else (self.clock.now() + timedelta(days=1),) * 2
-        errors = session_errors(self.ledger, session)
+        errors, streak = session_errors(self.ledger, session), losing_streak(self.ledger)
         return PreTradeContext(
             now=self.clock.now(), window_start=window[0], window_end=window[1], equity=self.equity, quote=quote,
             position_value=values.get(intent.symbol, 0.0),
@@ -159,7 +159,7 @@ class Gate:
             entries_paused=self.breakers.entries_stopped or self.kill.needs_resume or unreconciled(self.ledger),
             killed=self.kill.is_active, daily_loss=self.daily_loss,
             entries_today=entries_today(self.ledger, session, intent.intent_id),
-            consecutive_losses=losing_streak(self.ledger), losses_acknowledged=not self.breakers.entries_stopped,
+            consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
             execution_errors=errors["execution"], api_errors=errors["api"],
             already_sent=any(o.intent_id == intent.intent_id for o in live),
         )  # fmt: skip
@@ -372,7 +372,7 @@ class TradingDesk(DeskCore):
         vix, age = panel.market_at("vix", panel.sessions[-1])
         self._kelly = kelly_estimate(self.settings, self.ledger, panel)
         reading = self.breakers.reading
-        errors = session_errors(self.ledger, session)
+        errors, streak = session_errors(self.ledger, session), losing_streak(self.ledger)
         return DeskView(
             session=session, now=self.clock.now(), window=session_hours(session).window(self.settings.risk), equity=float(account.equity), cash=float(account.cash),
             held=held, available={p.symbol: p.quantity_available for p in positions},
@@ -381,7 +381,7 @@ class TradingDesk(DeskCore):
             kelly=self._kelly.fraction, breaker_state=self.breakers.state,
             entries_paused=self.breakers.entries_stopped or self.kill.needs_resume or unreconciled(self.ledger), killed=self.kill.is_active,
             daily_loss=reading.daily if reading else math.nan, entries_today=entries_today(self.ledger, session),
-            consecutive_losses=losing_streak(self.ledger), losses_acknowledged=not self.breakers.entries_stopped,
+            consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
             execution_errors=errors["execution"], api_errors=errors["api"],
         )  # fmt: skip
 
@@ -436,8 +436,9 @@ class TradingDesk(DeskCore):
         return pd.DataFrame(rows, columns=["symbol", "side", "type", "intended", "filled", "average", "slippage bps", "refused"]).set_index("symbol").round(3)
 
     def metrics_table(self) -> pd.DataFrame:
-        "The dashboard's metrics."
-        return pd.DataFrame([{"metric": k, "value": v} for k, v in self.dashboard.get_metrics().items()]).set_index("metric")
+        "The dashboard's metrics; empty before the first close."
+        rows = [(k, v) for k, v in self.dashboard.get_metrics().items()]
+        return pd.DataFrame(rows, columns=["metric", "value"]).set_index("metric")
 
     def plot_equity(self) -> Any:
         "Closing equity of the record."

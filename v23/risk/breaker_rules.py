@@ -145,8 +145,10 @@ def next_latches(latches: Iterable[Latch], reading: LossReading, limits: RiskLim
     `acknowledged` holds, per trigger a person or a pause has lifted, the value it was lifted at: the same trigger
     trips again only when the reading is worse than that.
     """
-    lifted = acknowledged or {}
-    kept = {latch.name: latch for latch in latches if not _released(latch, reading, limits)}
+    before = tuple(latches)
+    kept = {latch.name: latch for latch in before if not _released(latch, reading, limits)}
+    over = {x.name: x.value for x in before if x.name not in kept and BY_NAME[x.name].release == "pause" and x.value is not None}
+    lifted = {**(acknowledged or {}), **over}
     for trigger in TRIGGERS:
         if trigger.name in kept or not trips(trigger, reading, limits):
             continue

@@ -13,12 +13,12 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from ..accounting import consecutive_losses, round_trips, trades_by_session
-from ..domain import BreakerState, Fill, Quote, Side, Signal, Strategy
+from ..domain import BreakerState, Fill, OrderPlan, Purpose, Quote, Side, Signal, Strategy
 from ..execution.rebalance import DeskView, EquityPoint, drawdown_of, plan_rebalance, unit_volatility
 from ..market_calendar import session_hours, session_of
 from ..market_data import Panel
 from ..risk.breaker_rules import Latch, LossReading, breaker_state, entries_stopped, next_latches
-from ..settings import Settings
+from ..settings import RiskLimits, Settings
 from ..sizing.multipliers import combined_multipliers
 
 # %% ../../nbs/components/65_replay.ipynb #dc5b7b33
@@ -32,6 +32,7 @@ class RecordedDay:
     decided_at: datetime | None = None
     window: tuple[datetime, datetime] | None = None
     quotes: Mapping[str, Quote] | None = None  # Seen at the decision
+    done_at: Mapping[str, datetime] | None = None  # When paper's order of an intent was last filled: the order of events
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,24 @@ class _State:
     book: _Book
     latches: tuple[Latch, ...]
     points: list[EquityPoint]
-    trips: list[Fill]
+    fills: list[Fill]
     start: float
+    lifted: float = -1.0  # Length of the streak that was last paused for
+
+    def read(self, reading: LossReading, limits: RiskLimits) -> None:
+        "Move the latches on; a streak that ended is forgotten, one whose pause is over is remembered."
+        if reading.consecutive_losses == 0:
+            self.lifted = -1.0
+        before = {x.name: x for x in self.latches}
+        self.latches = next_latches(self.latches, reading, limits, {"consecutive_losses": self.lifted} if self.lifted >= 0 else None)
+        gone = before.get("consecutive_losses")
+        if gone is not None and "consecutive_losses" not in {x.name for x in self.latches}:
+            self.lifted = gone.value or -1.0
 
 
 def _reading(state: _State, day: RecordedDay, now: datetime, equity: float) -> LossReading:
     before_week = [p.equity for p in state.points if p.session < day.session - timedelta(days=day.session.weekday())]
-    trades = trades_by_session(round_trips(state.trips), session_of)
+    trades = trades_by_session(round_trips(state.fills), session_of)
     return LossReading(
         day.session, now, equity,
         day_start=state.points[-1].equity if state.points else state.start,
@@ -112,7 +124,7 @@ def _rebalance(state: _State, day: RecordedDay, panel: Panel, strategy: Strategy
     mids = {s: q.midpoint for s, q in day.quotes.items() if q.is_valid}
     equity = float(state.book.cash + state.book.value({s: mids.get(s, math.nan) if s in mids else day.marks.get(s, math.nan) for s in state.book.held}))
     reading = _reading(state, day, day.decided_at, equity)
-    state.latches = next_latches(state.latches, reading, settings.risk)
+    state.read(reading, settings.risk)
     vix, age = panel.market_at("vix", day.as_of)
     held = dict(state.book.held)
     view = DeskView(
@@ -120,16 +132,26 @@ def _rebalance(state: _State, day: RecordedDay, panel: Panel, strategy: Strategy
         sectors=panel.sectors, kelly=kelly,
         multipliers=combined_multipliers(drawdown_of(state.points, equity), vix, age, unit_volatility(state.points), settings.risk, settings.sizing),
         breaker_state=breaker_state(state.latches, reading, settings.risk), entries_paused=entries_stopped(state.latches), daily_loss=reading.daily,
-        consecutive_losses=reading.consecutive_losses, losses_acknowledged=not entries_stopped(state.latches),
+        consecutive_losses=reading.consecutive_losses, losses_acknowledged=not entries_stopped(state.latches) and state.lifted >= reading.consecutive_losses,
     )  # fmt: skip
-    trades = []
-    for plan in plan_rebalance(view, signals, settings, strategy.name).allowed:
-        i = plan.intent
-        price = mids.get(i.symbol, i.reference_price)
-        state.book.trade(i.symbol, i.side, i.quantity, price)
-        trades.append(ReplayTrade(day.session, i.intent_id, i.symbol, i.side, i.quantity, price))
-        state.trips.append(Fill(i.intent_id, "", "", i.symbol, i.side, i.quantity, Decimal(str(price)), day.decided_at))
+    plans = plan_rebalance(view, signals, settings, strategy.name).allowed
+    exits = [p for p in plans if p.intent.purpose is not Purpose.ENTRY]
+    trades = [_trade(state, day, p, mids) for p in exits]
+    after = _reading(state, day, day.decided_at, equity)
+    if after.consecutive_losses < settings.risk.max_consecutive_losses or state.lifted >= after.consecutive_losses:
+        trades += [_trade(state, day, p, mids) for p in plans if p.intent.purpose is Purpose.ENTRY]
     return signals, tuple(trades)
+
+
+def _trade(state: _State, day: RecordedDay, plan: OrderPlan, mids: Mapping[str, float]) -> ReplayTrade:
+    "Fill one plan in full at the midpoint of the decision."
+    i = plan.intent
+    price = mids.get(i.symbol, i.reference_price)
+    state.book.trade(i.symbol, i.side, i.quantity, price)
+    at = (day.done_at or {}).get(i.intent_id, day.decided_at)
+    assert at is not None  # noqa: S101  (a rebalance day was decided)
+    state.fills.append(Fill(i.intent_id, "", "", i.symbol, i.side, i.quantity, Decimal(str(price)), at))
+    return ReplayTrade(day.session, i.intent_id, i.symbol, i.side, i.quantity, price)
 
 # %% ../../nbs/components/65_replay.ipynb #01b7d074
 def replay(panel: Panel, strategy: Strategy, days: Sequence[RecordedDay], start_cash: float, settings: Settings, kelly: float) -> tuple[ReplayDay, ...]:
@@ -144,7 +166,7 @@ def replay(panel: Panel, strategy: Strategy, days: Sequence[RecordedDay], start_
         equity = float(state.book.cash) + value
         close = session_hours(day.session).close
         reading = _reading(state, day, close, equity)
-        state.latches = next_latches(state.latches, reading, settings.risk)
+        state.read(reading, settings.risk)
         state.points.append(EquityPoint(day.session, equity, value / equity))
         result.append(ReplayDay(day.session, equity, float(state.book.cash), value / equity, signals, trades, breaker_state(state.latches, reading, settings.risk)))
     return tuple(result)
