@@ -125,6 +125,16 @@ def test_a_second_implementation_agrees(panel, universe, phase):
     assert len(spells) > 100 and any(picks[n][1] for n in range(len(picks)))
 
 
+def test_the_legacy_floor_is_the_mean_of_close_times_volume(panel):
+    mean = np.nanmean(panel.close * panel.volume, axis=0)
+    level = 1e6 * (1 + 1e-4 * (-1) ** np.arange(len(mean)))  # A hair above and below the floor, in turn
+    edge = replace(panel, volume=panel.volume / mean * level)
+    ours = backtest(edge, universe="legacy_mean").picks
+    theirs = [(edge.sessions[row].isoformat(), s) for row, names, *_ in slow_picks(edge, "legacy_mean", 0) for s in names]
+    assert list(ours[["date", "symbol"]].itertuples(index=False, name=None)) == theirs
+    assert set(ours["symbol"]) <= set(panel.symbols[::2]) and len(ours) > 50
+
+
 def test_the_panel_of_these_tests_has_what_it_must(panel):
     trades = backtest(panel).trades
     there = pd.DataFrame(~np.isnan(panel.close), index=[s.isoformat() for s in panel.sessions], columns=list(panel.symbols))

@@ -81,7 +81,23 @@ def test_without_an_edge_v21_is_chance():
     pooled = np.concatenate(each)
     assert all(abs(t_statistic(x)) < 3.3 for x in each)  # One in a thousand, of four
     assert abs(t_statistic(pooled)) < 2.6
-    assert pooled.std(ddof=1) / np.sqrt(len(pooled)) < 6e-4  # Precise enough to have seen six times that
+    assert pooled.std(ddof=1) / np.sqrt(len(pooled)) < 6e-4  # So 16 bps a week would have been seen
+
+
+def daily_correlations(panel, back: int) -> np.ndarray:
+    "Across names of at least $5, each day: the return over the last `back` sessions against the next session's."
+    close, found = panel.close, []
+    for t in range(back, len(close) - 1):
+        kept = close[t] >= 5
+        found.append(np.corrcoef(close[t, kept] / close[t - back, kept], close[t + 1, kept] / close[t, kept])[0, 1])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("back", [1, 5, 20])
+def test_past_returns_say_nothing_about_the_next_one(back):
+    pooled = np.concatenate([daily_correlations(synthetic_panel(seed), back) for seed in SEEDS])
+    assert abs(t_statistic(pooled)) < 3.3
+    assert pooled.std(ddof=1) / np.sqrt(len(pooled)) < 0.0015  # A correlation of half a percent would have been seen
 
 
 def test_the_edge_that_is_asked_for_is_there():

@@ -22,6 +22,7 @@ from .domain import to_plain
 from .errors import InputError, StateError
 from .exchange_host import ExchangeConfig, ExchangeHost, opening_instant
 from .jobs import run_job
+from .settings import Settings, load_settings
 from .market_data import Panel
 from .trading_desk import TradingDesk, open_desk
 
@@ -167,6 +168,8 @@ def run_campaign(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     "Trade the sessions, validate, write the reports; raises StateError when the books ever disagree."
+    settings = load_settings()
+    settings = settings if settings.mode == "simulated" else load_settings(overrides={"V23_MODE": "simulated"})
     state_dir, reports_dir = Path(state_dir).resolve(), Path(reports_dir).resolve()
     plan = prepare(plan, state_dir, resume, fresh)
     panel = load_bars(plan.bars or None, seed=plan.seed)
@@ -179,20 +182,20 @@ def run_campaign(
     market = f"{panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}"
     say(f"campaign: {len(sessions)} sessions {sessions[0]} to {sessions[-1]}, seed {plan.seed}, {market}")
     with ExchangeHost(state_dir, config, panel=panel) as host:
-        proofs = [_one_day(host, panel, session, (state_dir, reports_dir), n, len(sessions), say) for n, session in enumerate(sessions, 1)]
+        proofs = [_one_day(host, settings, session, (state_dir, reports_dir), n, len(sessions), say) for n, session in enumerate(sessions, 1)]
         say("validation  (papermill)")
         checked = run_job("validation", job_parameters(host, state_dir, reports_dir), reports_dir, sessions[-1]).result
     write_plan(state_dir, plan, opened, complete=True)
     return _outcome(plan, panel, sessions, proofs[-1], checked, state_dir)
 
 
-def _one_day(host: ExchangeHost, panel: Panel, session: date, folders: tuple[Path, Path], number: int, total: int, say: Callable[[str], None]) -> Audit:
+def _one_day(host: ExchangeHost, settings: Settings, session: date, folders: tuple[Path, Path], number: int, total: int, say: Callable[[str], None]) -> Audit:
     "One session, its proof and a line of progress; the last session runs as notebooks."
     state_dir, reports_dir = folders
     if number == total:
         say(f"{session}  the last session runs as notebooks (papermill)")
         trade_session_as_notebooks(host, session, state_dir, reports_dir)
-    with open_desk(state=state_dir, reports=reports_dir, host=host, panel=panel) as desk:
+    with open_desk(state=state_dir, reports=reports_dir, host=host, settings=settings) as desk:
         trade_session(desk, session)
         proof = audit(desk, host.config.start - timedelta(days=1))
         if not proof.clean:

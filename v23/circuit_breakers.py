@@ -127,7 +127,7 @@ class KillSwitch:
 
     def _last(self, *actions: str) -> dict[str, Any] | None:
         found = [e.body for e in self.ledger.events("kill") if e.body["action"] in actions]
-        return found[-1] if found else None
+        return dict(found[-1]) if found else None
 
     @property
     def is_active(self) -> bool:

@@ -361,7 +361,9 @@ def kill_intent(position: Position, session: date, kill_id: str, attempt: int) -
 
 def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> dict[str, Any]:
     "Sell every long position; ends when two reads in a row are flat, or with what is still held and why."
-    flat_reads, attempts, why = 0, {}, {}
+    attempts: dict[str, int] = {}
+    why: dict[str, str] = {}
+    flat_reads = 0
     for _ in range(max_rounds):
         held = [p for p in engine.positions() if p.quantity]
         flat_reads = flat_reads + 1 if not held else 0

@@ -143,10 +143,10 @@ def run_job(
     "Execute a job notebook; raises InputError before the start and JobFailed with the last error line after it."
     source = job_path(name)
     declared = parameters_of(json.loads(source.read_text(encoding="utf-8")), name)
+    values = check_parameters(declared, dict(parameters), name)
     folder = Path(reports_dir) / "runs" / session.isoformat()
     folder.mkdir(parents=True, exist_ok=True)
     result_path = folder / f"{name}.result.json"
-    values = check_parameters(declared, dict(parameters), name)
     if "result" in declared:
         values["result"] = str(result_path.with_suffix(".tmp"))
     _execute(name, source, folder, values, environ or {}, timeout_s)
@@ -164,9 +164,12 @@ def _execute(name: str, source: Path, folder: Path, values: dict[str, Any], envi
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     class PrivateKernel(AsyncKernelManager):
-        "A kernel reached over files of this user instead of loopback ports."
+        "A kernel reached over files of this user instead of loopback ports, quiet about its own end."
 
         transport = "ipc"
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            await super().start_kernel(**options | {"extra_arguments": ["--log-level=CRITICAL"]})
 
     working = folder / f".{name}.{os.getpid()}.ipynb"
     before = {k: os.environ.get(k) for k in environ}

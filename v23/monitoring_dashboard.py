@@ -8,13 +8,13 @@ __all__ = ['CHECKS', 'health_row', 'MonitoringDashboard', 'send_mail', 'self_che
 # %% ../nbs/components/83_monitoring_dashboard.ipynb #7f1d1b6b
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from .adapters.ledger import Ledger
 from .adapters.snapshots import write_snapshot
-from .domain import Clock, OrderState, to_plain
+from .domain import Clock, OrderState
 from .monitoring.metrics import TARGETS, ParentQuality, dashboard_metrics, grade
 from .settings import Settings
 

@@ -180,12 +180,12 @@ def _rounded(value: Any) -> Any:
 def self_check() -> str:
     "Decide three invented records; a table of what the gate says and what it knows."
     import random
-    from datetime import timedelta, timezone
+    from datetime import UTC, timedelta
     from v23.settings import ValidationSettings
 
-    at, rows = datetime(2026, 1, 5, 21, 0, tzinfo=timezone.utc), ["paper validator: 40 invented sessions without any edge", "  run              scenario                    evidence      performance"]
+    at, rows = datetime(2026, 1, 5, 21, 0, tzinfo=UTC), ["paper validator: 40 invented sessions without any edge", "  run              scenario                    evidence      performance"]
     for label, loss, drilled in (("follows replay", 0.0, True), ("loses 20 bps a day", 0.002, True), ("no drills", 0.0, False)):
-        rng, paper, copy, days = random.Random(5), 100_000.0, 100_000.0, []
+        rng, paper, copy, days = random.Random(5), 100_000.0, 100_000.0, []  # noqa: S311  (an example, seeded)
         for n in range(40):
             move = rng.gauss(0, 0.01)
             copy, paper = copy * (1 + move), paper * (1 + move - loss + rng.gauss(0, 0.0001))

@@ -77,7 +77,7 @@ def self_check() -> str:
     settings = load_settings("/nonexistent", environ={})
     names, kelly = [f"N{n:02d}" for n in range(30)], kelly_for_basis("published")
     sectors = {s: f"sector {n % 10}" for n, s in enumerate(names)}
-    rows = ["position sizer: 30 names, published basis (Kelly {:.3f})".format(kelly.fraction), "  condition            M    document  final   gross"]
+    rows = [f"position sizer: 30 names, published basis (Kelly {kelly.fraction:.3f})", "  condition            M    document  final   gross"]
     for label, drawdown, vix in (("calm", 0.0, 15.0), ("neutral", 0.0, 22.0), ("drawdown -12 %", -0.12, 22.0), ("VIX 35", 0.0, 35.0), ("drawdown -16 %", -0.16, 22.0)):
         m = combined_multipliers(drawdown, vix, 0, 0.25, settings.risk, settings.sizing)
         sizing = size_portfolio(names, kelly.fraction, m, sectors, settings.sizing)

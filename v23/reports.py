@@ -77,13 +77,13 @@ def tearsheet(paper: pd.Series, backtest: pd.Series, path: Path, title: str, syn
 INK, BLUE, ORANGE, RED, GREEN = "#808080", "#3b82f6", "#f59e0b", "#ef4444", "#22a06b"
 
 
-def _svg(draw: Any, height: float = 2.6, width: float = 6.2) -> str:
+def _svg(draw: Any, height: float = 2.7, width: float = 6.0) -> str:
     "An inline SVG of what `draw(axes)` draws."
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {"svg.hashsalt": "v23", "svg.fonttype": "none", "font.size": 8, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.alpha": 0.25, "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, RED]), "font.family": "sans-serif"}
+    style: dict[Any, Any] = {"svg.hashsalt": "v23", "svg.fonttype": "none", "font.size": 9, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.alpha": 0.25, "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
@@ -148,7 +148,9 @@ def slippage_picture(report: Mapping[str, Any]) -> str:
 
     def draw(axes: Any) -> None:
         if costs:
-            axes.hist(costs, bins=min(30, max(5, len(costs) // 4)), color=BLUE, alpha=0.7)
+            far = sum(abs(c) > 60 for c in costs)
+            axes.hist([max(-60.0, min(60.0, c)) for c in costs], bins=40, color=BLUE, alpha=0.7)
+            axes.set_title(f"{far} beyond ±60 drawn at the edge" if far else "", color=INK, fontsize=8)
             axes.axvline(sum(costs) / len(costs), color=GREEN, lw=1.6, label=f"mean {sum(costs) / len(costs):.1f}")
         axes.axvline(10, color=ORANGE, ls="--", label="assumed 10")
         axes.axvline(15, color=RED, ls="--", label="gate 15")
@@ -164,7 +166,7 @@ def waterfall_picture(report: Mapping[str, Any]) -> str:
 
     def draw(axes: Any) -> None:
         at = 0.0
-        for n, (name, value) in enumerate(parts.items()):
+        for n, value in enumerate(parts.values()):
             axes.bar(n, value, bottom=at, color=GREEN if value >= 0 else RED, width=0.6)
             axes.annotate(f"{value:+.1f}", (n, at + value), ha="center", va="bottom" if value >= 0 else "top", color=INK)
             at += value
@@ -183,9 +185,9 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--ink:#f5f5f4;--soft:#a8a29e;--line:#44403c;--ground:#1c1917;--card:#292524;--good:#4ade80;--bad:#f87171;--warn:#fbbf24}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1180px;padding:1.2rem;font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--ground)}
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .5rem}.soft{color:var(--soft)}.small{font-size:.85rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(330px,1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;min-width:0}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;min-width:0}
 .card h3{margin:.1rem 0 .4rem;font-size:.95rem}.big{font-size:1.15rem;font-weight:650}.banner{border:2px solid var(--warn);border-radius:10px;padding:.5rem 1rem;margin:.8rem 0}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.32rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.32rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}td:first-child,.pass,.fail{white-space:nowrap}
 th{font-weight:600;color:var(--soft);font-size:.82rem}.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .pass{color:var(--good);font-weight:650}.fail{color:var(--bad);font-weight:650}.tag{border:1px solid var(--line);border-radius:6px;padding:0 .35rem;font-size:.78rem;white-space:nowrap}
 @media print{body{max-width:none;font-size:11px}.card{break-inside:avoid}}
@@ -229,7 +231,7 @@ def sessions_needed() -> list[tuple[str, str]]:
     from v23.validation.sharpe import days_to_detect_drop, paired_days
 
     rows = [(f"A Sharpe of 1.54 fell by {drop:.0%}, baseline known", days_to_detect_drop(1.54, drop)) for drop in (0.3, 0.5, 1.0)]
-    rows += [(f"Paper loses 14.7 % a year against its replay, tracking error {te:.1%}", paired_days(0.147, te)) for te in (0.005, 0.01, 0.02, 0.05)]
+    rows += [(f"Paper loses 14.7 % a year against its replay, tracking error {te:.1%}", paired_days(0.1474, te)) for te in (0.005, 0.01, 0.02, 0.05)]
     return [(question, f"{math.ceil(n):,}") for question, n in rows]
 
 

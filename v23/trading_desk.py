@@ -11,7 +11,7 @@ __all__ = ['SIMULATED_KEYS', 'SNAPSHOTS', 'equity_points', 'session_errors', 'lo
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,7 @@ from .adapters.ledger import Ledger, StateLock
 from .adapters.snapshots import read_envelope
 from .backtest import backtest
 from .circuit_breakers import CircuitBreakerManager, KillSwitch
-from .domain import Account, BreakerState, Broker, Clock, Decision, OrderIntent, Position, Purpose, Quote, Side, Signal, Strategy
+from .domain import Account, Broker, Clock, Decision, OrderIntent, Position, Purpose, Quote, Side, Signal, Strategy
 from .errors import InputError, SettingsError
 from .exchange_host import ExchangeHost, read_config
 from .execution.rebalance import DeskView, EquityPoint, drawdown_of, plan_rebalance, unit_volatility
@@ -38,7 +38,7 @@ from .position_sizer import PositionSizer
 from .risk.breaker_rules import LossReading
 from .risk.pretrade_checks import PreTradeContext, evaluate
 from .settings import Secret, Settings, load_settings
-from .simulator.server import RemoteClock, SystemClock
+from .simulator.server import RemoteClock
 from .sizing.kelly import KellyEstimate, kelly_for_basis
 from .v21_signals import V21
 
@@ -446,7 +446,7 @@ class TradingDesk(DeskCore):
 
         points = equity_points(self.ledger)
         figure, axis = plt.subplots(figsize=(8, 2.6))
-        axis.plot([p.session for p in points], [p.equity for p in points], marker="o", ms=3)
+        axis.plot(pd.DatetimeIndex([p.session for p in points]), [p.equity for p in points], marker="o", ms=3)
         axis.set(ylabel="dollars", title=f"Equity at the close{', SYNTHETIC market' if self.wiring.synthetic else ''}")
         figure.autofmt_xdate()
         return figure

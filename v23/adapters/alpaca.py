@@ -276,7 +276,7 @@ class AlpacaBroker:
 
         if not symbols:
             return {}
-        request = StockLatestQuoteRequest(symbol_or_symbols=sorted(symbols), feed=self.feed)
+        request = StockLatestQuoteRequest(symbol_or_symbols=sorted(symbols), feed=self.feed)  # type: ignore[arg-type]
         raw = _expect(self._ask(lambda: self.data.get_stock_latest_quote(request), tries=3), dict)
         return {s: parse_quote(s, raw[s], self.feed) for s in sorted(symbols) if raw.get(s)}
 

@@ -108,6 +108,8 @@ class Ledger:
             raise LedgerError(f"the ledger {path} cannot be opened: {e}") from e
         if schema != str(SCHEMA_VERSION):
             raise LedgerError(f"the ledger {path} has schema {schema}; this version reads {SCHEMA_VERSION}")
+        self.last_seq: int
+        self._last_hash: str
         self.last_seq, self._last_hash = last or (0, GENESIS)
 
     def close(self) -> None:
@@ -177,7 +179,7 @@ class Ledger:
 
     def parents(self, session: date | None = None) -> tuple[dict[str, Any], ...]:
         "Bodies of the parent events, of one session or all."
-        query = "SELECT body FROM parents" + (" WHERE session=?" if session else "") + " ORDER BY rowid"
+        query = f"SELECT body FROM parents{' WHERE session=?' if session else ''} ORDER BY rowid"  # noqa: S608  (constants)
         return tuple(json.loads(r[0]) for r in self._db.execute(query, (session.isoformat(),) if session else ()))
 
     def job(self, name: str, session: date) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import date, datetime
-from decimal import Decimal
 
 from ..domain import BrokerOrder, ChildOrder, Order, OrderIntent, OrderState, OrderType, Purpose, Side
 

@@ -7,7 +7,6 @@ __all__ = ['choose_order_type', 'tick_size', 'round_price', 'midpoint_limit', 'c
 
 # %% ../../nbs/components/40_order_routing.ipynb #fe7321ad
 import math
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 

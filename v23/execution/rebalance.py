@@ -9,7 +9,7 @@ __all__ = ['MIN_RETURNS', 'VOLATILITY_SESSIONS', 'PURSE_BUFFER', 'EquityPoint', 
 # %% ../../nbs/components/46_rebalance.ipynb #17cf1854
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_DOWN, Decimal
 

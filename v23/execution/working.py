@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from ..domain import ChildOrder, Order, OrderPlan, OrderState, OrderType
+from ..domain import Order, OrderPlan, OrderState, OrderType
 from ..settings import ExecutionSettings
 
 # %% ../../nbs/components/45_working.ipynb #dfa00513

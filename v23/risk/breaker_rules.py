@@ -9,7 +9,7 @@ __all__ = ['REDUCED', 'HALTED', 'EMERGENCY', 'TRIGGERS', 'BY_NAME', 'TINY', 'Los
 # %% ../../nbs/components/30_breaker_rules.ipynb #9e5ee4b3
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from ..domain import BreakerState

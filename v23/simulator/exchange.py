@@ -16,16 +16,15 @@ import heapq
 import json
 import re
 import uuid
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from ..domain import Side
-from ..errors import InputError, StateError
+from ..errors import StateError
 from ..market_calendar import NEW_YORK, next_session, session_hours, session_of, sessions_between
 from ..market_data import Panel
 from .market import SimulatedMarket, named_rng
@@ -36,7 +35,7 @@ CENT = Decimal("0.01")
 
 def stamp(moment: datetime | None) -> str | None:
     "RFC 3339 with nanoseconds and Z; None stays None."
-    return None if moment is None else f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}000Z"
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
 
 
 def text(value: Decimal) -> str:
@@ -292,7 +291,7 @@ def _fill(exchange: SimulatedAccount, order: SimOrder, quantity: Decimal, price:
     execution = exchange._uuid("execution", number)
     kind = "fill" if order.status == "filled" else "partial_fill"
     exchange.activities.append({
-        "id": f"{exchange.now.astimezone(timezone.utc):%Y%m%d%H%M%S%f}::{number:06d}-{execution[:8]}", "activity_type": "FILL", "transaction_time": stamp(exchange.now),
+        "id": f"{exchange.now.astimezone(UTC):%Y%m%d%H%M%S%f}::{number:06d}-{execution[:8]}", "activity_type": "FILL", "transaction_time": stamp(exchange.now),
         "type": kind, "price": text(price), "qty": text(quantity), "side": order.side.value, "symbol": order.symbol, "leaves_qty": text(left),
         "order_id": order.id, "cum_qty": text(order.filled), "order_status": order.status,
     })  # fmt: skip
@@ -427,7 +426,7 @@ def _instant(value: str) -> datetime:
         moment = datetime.fromisoformat(value.replace("Z", "+00:00").replace(" ", "+"))
     except ValueError:
         raise Refusal(422, 40010001, f"invalid time {value}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def get_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
@@ -611,7 +610,7 @@ def stock_bars(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     bars: dict[str, list[dict[str, Any]]] = {}
     for symbol, s in rows[offset : offset + limit]:
         b, midnight = x.panel.bar(symbol, s), datetime(s.year, s.month, s.day, tzinfo=NEW_YORK)
-        bars.setdefault(symbol, []).append({"t": f"{midnight.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", "o": b.open, "h": b.high, "l": b.low, "c": b.close, "v": b.volume, "n": 1, "vw": b.close})  # type: ignore[union-attr]
+        bars.setdefault(symbol, []).append({"t": f"{midnight.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", "o": b.open, "h": b.high, "l": b.low, "c": b.close, "v": b.volume, "n": 1, "vw": b.close})  # type: ignore[union-attr]
     token = str(offset + limit) if offset + limit < len(rows) else None
     return respond(200, {"bars": bars, "next_page_token": token})
 

@@ -7,7 +7,6 @@ __all__ = ['FAULT_KINDS', 'LIMIT_PER_MINUTE', 'VirtualClock', 'RemoteClock', 'Sy
            'build_app', 'SimulatorServer']
 
 # %% ../../nbs/components/76_simulator_server.ipynb #10b29aef
-import json
 import socket
 import threading
 import time

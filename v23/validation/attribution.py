@@ -10,12 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..domain import Side
 from ..monitoring.metrics import ParentQuality
 from .replay import ReplayTrade
 
 # %% ../../nbs/components/66_attribution.ipynb #13ed6aa3
-PARTS = ("spread", "timing", "missed", "rounding", "marking")
+PARTS = ("spread", "timing", "missed", "decisions", "rounding", "marking")
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class NameDifference:
     symbol: str
     spread: float
     timing: float
-    missed: float
-    rounding: float
+    quantity: float  # Of holding another number of shares
+    cause: str  # Of that: missed, decisions or rounding
 
 
 def _parent_part(p: ParentQuality | None, r: ReplayTrade | None, marks: Mapping[str, float]) -> NameDifference:
@@ -40,7 +39,8 @@ def _parent_part(p: ParentQuality | None, r: ReplayTrade | None, marks: Mapping[
     took = p is not None and p.order_type in ("market", "twap") and p.arrival_spread_bps is not None
     spread = filled * mid * p.arrival_spread_bps / 2e4 if took and p and p.arrival_spread_bps is not None else 0.0
     move = side.sign * (later - mid)
-    return NameDifference(intent_id, symbol, -spread, spread - paid, (filled - intended) * move, (intended - replayed) * move)
+    cause = "missed" if filled < intended else "decisions" if not intended or r is None else "rounding"
+    return NameDifference(intent_id, symbol, -spread, spread - paid, (filled - replayed) * move, cause)
 
 
 def explain_difference(
@@ -50,10 +50,16 @@ def explain_difference(
     paper_equity: float,
     replay_equity: float,
 ) -> tuple[dict[str, float], tuple[NameDifference, ...]]:
-    "Dollars of paper minus replay by part, summing to the difference, and the same per parent."
+    """Dollars of paper minus replay by part, summing to the difference, and the same per parent.
+
+    A share that was missed on Monday is a share less to sell on Friday: what differs in a name's quantities is
+    counted under the first cause of it, the gravest one.
+    """
     ours, theirs = {p.intent_id: p for p in parents}, {t.intent_id: t for t in trades}
     ids = [*ours, *(i for i in theirs if i not in ours)]
     rows = tuple(_parent_part(ours.get(i), theirs.get(i), marks) for i in ids)
-    parts = {name: math.fsum(getattr(r, name) for r in rows) for name in PARTS[:4]}
+    causes = {s: min((r.cause for r in rows if r.symbol == s), key=("missed", "decisions", "rounding").index) for s in {r.symbol for r in rows}}
+    parts = {"spread": math.fsum(r.spread for r in rows), "timing": math.fsum(r.timing for r in rows)}
+    parts |= {cause: math.fsum(r.quantity for r in rows if causes[r.symbol] == cause) for cause in ("missed", "decisions", "rounding")}
     parts["marking"] = (paper_equity - replay_equity) - math.fsum(parts.values())
     return parts, rows

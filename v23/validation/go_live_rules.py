@@ -18,8 +18,8 @@ from typing import Any
 
 from ..monitoring.metrics import fill_rate, slippage_stats
 from ..settings import ValidationSettings
-from .record import PaperRecord, day_wins, sharpe, signal_match, trade_wins
-from .sharpe import exact_sharpe_ci, paired_days, pass_probability
+from .record import PaperRecord, day_wins, sharpe, signal_match
+from .sharpe import exact_sharpe_ci, pass_probability
 from v23.validation.statistics import (
     Interval, always_valid_t, exact_lower_bound, pass_probability_of_wins, proportion_sequence, yuen_test, zero_event_rate,
 )  # fmt: skip
@@ -123,7 +123,7 @@ def check_win_rate(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     ci = proportion_sequence(wins, n)
     inside = "DEMONSTRATED" if ci.low >= low and ci.high <= high else "CONTRADICTED" if ci.high < low or ci.low > high else "COMPATIBLE"
     chances = [pass_probability_of_wins(k_low, k_high, n, p) if k_low <= k_high else 0.0 for p in (s.baseline_win_rate, 0.5)]
-    return GoLiveCheck("c05_win", "Win rate", required, f"{wins}/{n} = {wins / n:.1%} of days", n, win_rate_passes(wins, n, s.baseline_win_rate, s.win_rate_band), ci.low, ci.high, "any-time beta-binomial 95 %", inside, *chances)
+    return GoLiveCheck("c05_win", "Win rate", required, f"{wins}/{n} = {wins / n:.1%} of days", n, win_rate_passes(wins, n, s.baseline_win_rate, s.win_rate_band), ci.low, ci.high, "any-time beta-binomial 95 %", inside, chances[0], chances[1])
 
 
 def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
@@ -134,7 +134,7 @@ def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
         return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, "not defined yet", n, False)
     low, high = exact_sharpe_ci(paper, n)
     chances = (pass_probability(s.baseline_sharpe, n, hurdle), pass_probability(0.0, n, hurdle))
-    return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, f"{paper:.2f}", n, sharpe_passes(paper, s.baseline_sharpe, s.min_sharpe_share), low, high, "exact noncentral t 95 %", grade(low, high, hurdle, True), *chances)
+    return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, f"{paper:.2f}", n, sharpe_passes(paper, s.baseline_sharpe, s.min_sharpe_share), low, high, "exact noncentral t 95 %", grade(low, high, hurdle, True), chances[0], chances[1])
 
 
 def check_errors(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:

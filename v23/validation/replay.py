@@ -118,7 +118,7 @@ def _reading(state: _State, day: RecordedDay, now: datetime, equity: float) -> L
 
 def _rebalance(state: _State, day: RecordedDay, panel: Panel, strategy: Strategy, settings: Settings, kelly: float) -> tuple[tuple[Signal, ...], tuple[ReplayTrade, ...]]:
     "Decide a recorded day again and fill every allowed order at the midpoint."
-    assert day.as_of and day.decided_at and day.window and day.quotes is not None  # noqa: S101  (a rebalance day has them)
+    assert day.as_of and day.decided_at and day.window and day.quotes is not None
     known = panel.upto(day.as_of)
     signals = strategy.signals(known, day.as_of)
     mids = {s: q.midpoint for s, q in day.quotes.items() if q.is_valid}
@@ -149,7 +149,7 @@ def _trade(state: _State, day: RecordedDay, plan: OrderPlan, mids: Mapping[str, 
     price = mids.get(i.symbol, i.reference_price)
     state.book.trade(i.symbol, i.side, i.quantity, price)
     at = (day.done_at or {}).get(i.intent_id, day.decided_at)
-    assert at is not None  # noqa: S101  (a rebalance day was decided)
+    assert at is not None
     state.fills.append(Fill(i.intent_id, "", "", i.symbol, i.side, i.quantity, Decimal(str(price)), at))
     return ReplayTrade(day.session, i.intent_id, i.symbol, i.side, i.quantity, price)
 

@@ -199,7 +199,7 @@ def ledoit_wolf(
     gradient = np.array([dmx, -dmy, dgx, -dgy])
     psi, bandwidth = _long_run_covariance(v, 4)
     se = math.sqrt(max(float(gradient @ psi @ gradient), 0.0) / len(x))
-    iid = math.sqrt(max(float(gradient @ (v.T @ v / len(x)) @ gradient), 0.0) / len(x))
+    iid = math.sqrt(max(float(gradient @ (v.T @ v / (len(x) - 4)) @ gradient), 0.0) / len(x))
     p = 2 * normal_cdf(-abs(sx - sy) / se) if se > 1e-12 else math.nan
     return {"sr_x": sx, "sr_y": sy, "diff": sx - sy, "se_hac": se, "se_iid": iid, "p_hac": p, "bandwidth": bandwidth}
 

@@ -126,7 +126,7 @@ class TrimmedMean:
 
 
 def yuen_test(values: Sequence[float], mu0: float, trim: float = 0.10, confidence: float = 0.95) -> TrimmedMean:
-    "Trimmed mean with a winsorised standard error (Yuen, 1974), so that one bad fill does not decide."
+    "Trimmed mean with a winsorised standard error (Tukey and McLaughlin, 1963; Yuen, 1974), so that one bad fill does not decide."
     import numpy as np
     from scipy.stats import t as student
 
@@ -134,7 +134,7 @@ def yuen_test(values: Sequence[float], mu0: float, trim: float = 0.10, confidenc
     n, g = len(x), int(trim * len(x))
     inner, clipped = x[g : n - g], np.clip(x, x[g], x[n - g - 1])
     h = n - 2 * g
-    se = float(np.sqrt((n - 1) * clipped.var(ddof=1) / (h * (h - 1))))
+    se = float(clipped.std(ddof=1) / ((1 - 2 * trim) * math.sqrt(n)))
     centre, plain_se = float(inner.mean()), float(x.std(ddof=1) / math.sqrt(n))
     upper, plain = float(student.ppf(confidence, h - 1)), float(student.ppf(confidence, n - 1))
     return TrimmedMean(float(x.mean()), centre, se, h - 1, (centre - mu0) / se, centre + upper * se, float(x.mean()) + plain * plain_se, float(np.median(x)))
