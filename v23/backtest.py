@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PUBLISHED_BASELINE', 'FILLS', 'ACCOUNTINGS', 'UNIVERSES', 'MODES', 'PublishedBaseline', 'Pick', 'decisions',
            'simulate', 'BacktestResult', 'period_metrics', 'metrics_of', 'run_record', 'backtest', 'all_phases',
-           'summary_text']
+           'index_cagr', 'summary_text']
 
 # %% ../nbs/components/60_backtest.ipynb #c2c3d3ad
 import html
@@ -165,7 +165,7 @@ def simulate(
     return out, [*sorted(book.closed, key=lambda x: (x[2], x[1], x[0])), *still]
 
 # %% ../nbs/components/60_backtest.ipynb #2bba23cf
-@dataclass
+@dataclass(repr=False)
 class BacktestResult:
     "What a backtest found: picks, daily returns, trades and metrics."
 
@@ -201,6 +201,9 @@ class BacktestResult:
         (equity / equity.cummax().clip(lower=1) - 1).plot(ax=bottom, ylabel="drawdown", color="tab:red")
         figure.tight_layout()
         return figure
+
+    def __repr__(self) -> str:
+        return summary_text(self)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(summary_text(self))}</pre>"
@@ -297,7 +300,7 @@ def _tables(panel: Panel, picks: Sequence[Pick], out: np.ndarray, spells: Sequen
     trades = pd.DataFrame(spelled, columns=["symbol", "entry", "exit", "gross", "net"])
     return pd.DataFrame(rows, columns=["date", "rank", "symbol", "ret5", "strict", "n_valid"]), daily, trades
 
-
+# %% ../nbs/components/60_backtest.ipynb #6234b458
 def backtest(
     panel: Panel,
     settings: StrategySettings | None = None,
@@ -335,18 +338,27 @@ def _percent(value: float | None) -> str:
     return "n/a" if value is None else f"{value:+.1%}"
 
 
+def index_cagr(result: BacktestResult) -> float | None:
+    "Compound annual growth of the index over the sessions of a run; None when it is not known at both ends."
+    spy = result.panel.market["spy"].reindex(result.returns.index)
+    if len(spy) < 2 or spy.iloc[[0, -1]].isna().any():
+        return None
+    return float((spy.iloc[-1] / spy.iloc[0]) ** (252 / (len(spy) - 1)) - 1)
+
+
 def summary_text(result: BacktestResult, phases: Sequence[dict[str, Any]] = ()) -> str:
     "A run in a few lines, with the published baseline and what it is worth beside it."
     m, b = result.metrics, PUBLISHED_BASELINE
     sharpe = "n/a" if m["sharpe"] is None else f"{m['sharpe']:.2f}"
-    label = "SYNTHETIC " if result.panel.synthetic else ""
+    label = " (SYNTHETIC)" if result.panel.synthetic else ""
     lines = [
-        f"V21 on {label}{m['dataset']}, {m['days']} sessions, fill {m['run_kwargs']['fill']}, phase {m['run_kwargs']['phase']}",
+        f"V21 on {m['dataset']}{label}, {m['days']} sessions, fill {m['run_kwargs']['fill']}, phase {m['run_kwargs']['phase']}",
         f"  CAGR {_percent(m['cagr'])}   Sharpe {sharpe}   max drawdown {_percent(m['max_dd'])}   day wins {_percent(m['daily_win_rate'])}   trade wins {_percent(m['trade_win_rate'])} of {m['trades']}",
     ]
     if phases:
         lines.append("  Sharpe by phase: " + "  ".join("n/a" if p["sharpe"] is None else f"{p['sharpe']:.2f}" for p in phases))
     lines += [
+        f"  the index over the same sessions: CAGR {_percent(index_cagr(result))}, before any cost",
         f"  published: CAGR {b.cagr:.1%}, Sharpe {b.sharpe}, max drawdown {b.max_drawdown:.1%}, day wins {b.win_rate:.1%} ({b.days} sessions, best of {b.trials} sets on the same window)",
         f"  {b.provenance[-1]}",
     ]
