@@ -110,3 +110,10 @@ def test_a_finished_campaign_is_archived_when_a_new_one_starts(first):
     folder, _ = first
     campaign(folder, "--sessions", 1)
     assert (folder / "state" / "archive" / "campaign-001" / "execution" / "ledger.sqlite3").exists()
+
+
+@pytest.mark.realdata
+def test_a_campaign_runs_on_real_bars(real_data, tmp_path):
+    outcome = campaign(tmp_path, "--sessions", 6, "--bars", real_data / "us_large_2020_2026.parquet")
+    assert outcome["synthetic"] is False and outcome["orders"] > 0
+    assert outcome["duplicate_orders"] == 0 and outcome["lost_fills"] == 0 and outcome["signal_match"] == 1.0

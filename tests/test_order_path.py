@@ -24,7 +24,7 @@ END = START + timedelta(minutes=25)
 QUICK = ExecutionSettings(connect_timeout_s=0.5, read_timeout_s=0.5, total_deadline_s=1.0)
 
 
-def yes(intent, quote):
+def yes(intent, quote, batch=()):
     return Decision(intent.intent_id, (Check("open", True, ""),))
 
 
@@ -180,7 +180,7 @@ def test_F53_a_process_that_dies_around_a_post_finds_its_orders_again(moment, de
 
 
 def test_a_refused_entry_is_never_sent(tmp_path):
-    def no(intent, quote):
+    def no(intent, quote, batch=()):
         return Decision(intent.intent_id, (Check("breaker_state", False, "HALTED"),))
 
     desk = Desk(tmp_path, gate=no)
@@ -195,7 +195,7 @@ def test_a_refused_entry_is_never_sent(tmp_path):
 def test_a_gate_that_closes_after_the_plan_stops_what_was_not_sent(tmp_path):
     open_gate = {"yes": True}
 
-    def gate(intent, quote):
+    def gate(intent, quote, batch=()):
         return Decision(intent.intent_id, (Check("breaker_state", open_gate["yes"], ""),))
 
     desk = Desk(tmp_path, gate=gate)

@@ -195,7 +195,7 @@ class OrderTracker:
         return tuple(findings)
 
 # %% ../nbs/components/82_execution_engine.ipynb #c0e9875d
-Gate = Callable[[OrderIntent, Quote | None], Decision]
+Gate = Callable[[OrderIntent, Quote | None, Sequence[Order]], Decision]  # The last: decided in this batch, not yet in the ledger
 POLL_WAITS_S = (1.0, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
@@ -276,24 +276,26 @@ class ExecutionEngine:
         except BrokerError as e:
             self.wire.error("api", "QUOTES_FAILED", str(e))
             return False
-        ready = [self._child(p, s, quotes.get(p.intent.symbol)) for p, s in due]
+        ready: list[Order] = []
+        for plan, step in due:
+            ready.append(self._child(plan, step, quotes.get(plan.intent.symbol), ready))
         self.wire.keep(*ready)
-        resend = [o for p, o in unknown if self._decide(p.intent, o.quantity, quotes.get(o.symbol)).allowed]
+        resend = [o for p, o in unknown if self._decide(p.intent, o.quantity, quotes.get(o.symbol), ready).allowed]
         for order in [*ready, *resend]:
             if not order.state.is_terminal:
                 self.wire.send(order)
         return True
 
-    def _decide(self, intent: OrderIntent, quantity: Decimal, quote: Quote | None) -> Decision:
-        return self.gate(replace(intent, quantity=quantity), quote)
+    def _decide(self, intent: OrderIntent, quantity: Decimal, quote: Quote | None, batch: Sequence[Order]) -> Decision:
+        return self.gate(replace(intent, quantity=quantity), quote, [o for o in batch if not o.state.is_terminal])
 
-    def _child(self, plan: OrderPlan, step: Step, quote: Quote | None) -> Order:
+    def _child(self, plan: OrderPlan, step: Step, quote: Quote | None, batch: Sequence[Order]) -> Order:
         "The child a step asks for, priced on a fresh quote and checked again; DENIED when it may not leave."
         if step.order is not None:
             order, quantity = step.order, step.order.quantity
         else:
             order, quantity = self._price(plan, step, quote), step.quantity
-        decision = self._decide(plan.intent, quantity, quote)
+        decision = self._decide(plan.intent, quantity, quote, batch)
         if order.state is OrderState.PLANNED and not decision.allowed:
             return on_denied(order, ", ".join(decision.reasons), self.clock.now())
         if order.state is OrderState.PLANNED and self.clock.now() >= order.expires_at:
@@ -386,7 +388,7 @@ def _send_kill(engine: ExecutionEngine, intent: OrderIntent) -> Order:
     "One market sale, written down before it leaves like every other order."
     now = engine.clock.now()
     child = ChildOrder(0, OrderType.MARKET, intent.quantity, now, now + timedelta(days=1))
-    engine.plan([(OrderPlan(intent, OrderType.MARKET, (child,), None), engine.gate(intent, None))])
+    engine.plan([(OrderPlan(intent, OrderType.MARKET, (child,), None), engine.gate(intent, None, ()))])
     order = planned_order(child, intent, engine.mode, engine.epoch)
     if (known := engine.ledger.order(order.client_order_id)) is not None:
         return known
@@ -459,13 +461,13 @@ def self_check() -> str:
         clock = VirtualClock(exchange, server.lock)
         broker = AlpacaBroker(Secret("self-check"), Secret("self-check"), server.url, server.url, ExecutionSettings(), clock)
         ledger = Ledger(":memory:", clock)
-        engine = ExecutionEngine(broker, ledger, clock, ExecutionSettings(), lambda i, q: Decision(i.intent_id, (Check("open", True, ""),)), Path(folder))
+        engine = ExecutionEngine(broker, ledger, clock, ExecutionSettings(), lambda i, q, batch: Decision(i.intent_id, (Check("open", True, ""),)), Path(folder))
         server.faults.add("POST", "/v2/orders", "accept_then_error")
         quotes, items = broker.quotes(panel.symbols[:3]), []
         for symbol, quote in quotes.items():
             key = intent_key("check", start.date(), symbol, Side.BUY, Purpose.ENTRY)
             intent = OrderIntent(key, "check", start.date(), symbol, Side.BUY, Decimal(20), Purpose.ENTRY, quote.midpoint)
-            items.append((plan_order(intent, quote, clock.now(), start + timedelta(minutes=25), ExecutionSettings()), engine.gate(intent, quote)))
+            items.append((plan_order(intent, quote, clock.now(), start + timedelta(minutes=25), ExecutionSettings()), engine.gate(intent, quote, ())))
         report = ExecutionManager(engine).rebalance(items, start.date(), start + timedelta(minutes=25))
         lost = [e.body["code"] for e in ledger.events("error")]
         findings, flat = engine.tracker.reconcile(), liquidate(engine, "check")

@@ -33,6 +33,8 @@ def _parent_part(p: ParentQuality | None, r: ReplayTrade | None, marks: Mapping[
     symbol, side, intent_id = (p.symbol, p.side, p.intent_id) if p else (r.symbol, r.side, r.intent_id)  # type: ignore[union-attr]
     filled, intended = (float(p.filled), float(p.intended)) if p and not p.refused else (0.0, 0.0)
     replayed = float(r.quantity) if r else 0.0
+    if not filled and not replayed and not intended:
+        return NameDifference(intent_id, symbol, 0.0, 0.0, 0.0, "rounding")  # refused by both
     mid = r.price if r else (p.arrival_mid or p.average_price or math.nan)  # type: ignore[union-attr]
     later = marks.get(symbol, mid)
     paid = side.sign * filled * (p.average_price - mid) if p and p.average_price else 0.0

@@ -153,6 +153,17 @@ def _trade(state: _State, day: RecordedDay, plan: OrderPlan, mids: Mapping[str, 
     state.fills.append(Fill(i.intent_id, "", "", i.symbol, i.side, i.quantity, Decimal(str(price)), at))
     return ReplayTrade(day.session, i.intent_id, i.symbol, i.side, i.quantity, price)
 
+def _flatten(state: _State, day: RecordedDay, panel: Panel) -> tuple[ReplayTrade, ...]:
+    "An emergency at yesterday's close sells everything at this session's open."
+    sold = []
+    for symbol, quantity in sorted(state.book.held.items()):
+        bar = panel.bar(symbol, day.session)
+        if bar is not None:
+            state.book.trade(symbol, Side.SELL, quantity, bar.open)
+            sold.append(ReplayTrade(day.session, f"emergency-{day.session}-{symbol}", symbol, Side.SELL, quantity, bar.open))
+            state.fills.append(Fill(sold[-1].intent_id, "", "", symbol, Side.SELL, quantity, Decimal(str(bar.open)), session_hours(day.session).open))
+    return tuple(sold)
+
 # %% ../../nbs/components/65_replay.ipynb #01b7d074
 def replay(panel: Panel, strategy: Strategy, days: Sequence[RecordedDay], start_cash: float, settings: Settings, kelly: float) -> tuple[ReplayDay, ...]:
     "The recorded sessions through the same rules without an exchange; the replay starts in cash."
@@ -160,7 +171,9 @@ def replay(panel: Panel, strategy: Strategy, days: Sequence[RecordedDay], start_
     marks: dict[str, float] = {}
     result = []
     for day in days:
+        flattened = _flatten(state, day, panel) if any(x.state is BreakerState.EMERGENCY for x in state.latches) else ()
         signals, trades = _rebalance(state, day, panel, strategy, settings, kelly) if day.as_of else ((), ())
+        trades = flattened + trades
         marks = marks_of(day, panel, state.book.held, marks)
         value = float(state.book.value(marks))
         equity = float(state.book.cash) + value
