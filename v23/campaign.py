@@ -204,7 +204,7 @@ def _one_day(host: ExchangeHost, settings: Settings, session: date, folders: tup
     say(f"{session}  {number:>3}/{total}  equity {float(closed['equity']):>12,.2f}  positions {len(closed['positions']):>3}  orders {proof.orders:>5}  fills {proof.fills:>5}  books agree")
     return proof
 
-
+# %% ../nbs/components/94_campaign.ipynb #0724a5d0
 def _outcome(plan: CampaignPlan, panel: Panel, sessions: tuple[date, ...], proof: Audit, checked: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     "The campaign in one object, for programs."
     report = read_snapshot(state_dir / "paper_validation" / "validation_report.json")

@@ -174,7 +174,7 @@ def job(
     run = run_job(name, given, reports, parse_day(session, "--session") or today())
     answer(run.result, as_json, f"{name}: done\n{run.html}")
 
-
+# %% ../nbs/components/96_cli.ipynb #79580eb0
 @app.command()
 def status(state: StateOption = STATE, as_json: JsonOption = False) -> None:
     """The desk on one screen, from the snapshots; opens nothing and asks nobody.

@@ -244,7 +244,7 @@ class Fill:
     price: Decimal
     at: datetime
 
-
+# %% ../nbs/components/00_domain.ipynb #7958898c
 @dataclass(frozen=True)
 class Position:
     "Shares held, as the broker reports them; negative is short."

@@ -101,7 +101,7 @@ class ExchangeHost:
         "Address for url_override of alpaca-py."
         return self.server.url
 
-
+# %% ../nbs/components/78_exchange_host.ipynb #5a5b6359
 def opening_instant(session: date) -> datetime:
     "Half an hour before the bell: when a simulated account is opened."
     from datetime import timedelta

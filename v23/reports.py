@@ -111,7 +111,7 @@ def _sparse(axes: Any, days: Sequence[str]) -> None:
     step = max(1, len(days) // 6)
     axes.set_xticks(range(0, len(days), step), [d[5:] for d in days[::step]])
 
-
+# %% ../nbs/components/90_reports.ipynb #d60f87c6
 def difference_picture(report: Mapping[str, Any]) -> str:
     "Cumulative paper minus replay in basis points of the starting equity, with the any-time band where it is finite."
     from v23.validation.statistics import always_valid_t
@@ -141,7 +141,7 @@ def difference_picture(report: Mapping[str, Any]) -> str:
 
     return _svg(draw)
 
-
+# %% ../nbs/components/90_reports.ipynb #216c7c63
 def slippage_picture(report: Mapping[str, Any]) -> str:
     "Distribution of slippage with the assumption and the gate."
     costs = report["execution"]["costs_bps"]

@@ -54,7 +54,7 @@ class SizingSettings:
     max_sector: float = 0.25  # Fraction of equity per sector
     size_multiplier: float = 1.0  # From the promotion record when live; 1 otherwise
 
-
+# %% ../nbs/components/02_settings.ipynb #addb6b57
 @dataclass(frozen=True)
 class RiskLimits:
     "How much may be lost before trading slows, stops, or unwinds; losses are negative fractions."
@@ -98,7 +98,7 @@ class ExecutionSettings:
     read_timeout_s: float = 5.0
     total_deadline_s: float = 10.0
 
-
+# %% ../nbs/components/02_settings.ipynb #a4a0a307
 @dataclass(frozen=True)
 class MonitoringSettings:
     "When things happen and how often a person is told."

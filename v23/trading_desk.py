@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CONFIRM_S', 'SIMULATED_KEYS', 'SNAPSHOTS', 'equity_points', 'session_errors', 'losing_streak', 'entries_today',
            'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate', 'Gate', 'unreconciled',
-           'Wiring', 'DeskCore', 'TradingDesk', 'open_desk', 'read_status', 'describe_status']
+           'Wiring', 'OwnedState', 'DeskCore', 'SavingDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
+           'TradingDesk', 'open_desk', 'read_status', 'describe_status']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -192,7 +193,7 @@ class Wiring:
 CONFIRM_S = 10.0  # Between the two readings an emergency needs
 
 
-class DeskCore:
+class OwnedState:
     "A state folder, owned: ledger, engine, breakers, kill switch and what they need."
 
     def __init__(self, wiring: Wiring):
@@ -230,6 +231,10 @@ class DeskCore:
         while self._closers:
             self._closers.pop()()
         self._lock.release()
+
+# %% ../nbs/components/85_trading_desk.ipynb #2477e6f2
+class DeskCore(OwnedState):
+    "What a desk can read: its session, its books, its account."
 
     def session(self) -> date:
         "Today's session, or the next one when New York does not trade today or the evening has come."
@@ -289,19 +294,8 @@ class DeskCore:
         return [f.detail for f in findings], stops
 
 # %% ../nbs/components/85_trading_desk.ipynb #bed844cb
-class TradingDesk(DeskCore):
-    "Trades one account, a part of the day at a time; close it, or use it as a context manager."
-
-    @staticmethod
-    def warmup_sessions() -> int:
-        "Sessions of history the strategy needs before the first rebalance."
-        return V21.warmup_sessions
-
-    def __enter__(self) -> "TradingDesk":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.close()
+class SavingDesk(DeskCore):
+    "A desk that does each job once per session and keeps its snapshots."
 
     def _once(self, name: str, session: date | None, work: Callable[[date], dict[str, Any]]) -> dict[str, Any]:
         "The recorded result of a job, or the result of doing it now."
@@ -312,54 +306,16 @@ class TradingDesk(DeskCore):
         self.ledger.record("job", {"name": name, "session": session, "status": "done", "result": work(session)})
         return self.ledger.job(name, session)["result"]  # type: ignore[index]
 
-    def market_open(self, session: date | None = None) -> dict[str, Any]:
-        "Settle what the last process left, compare the books, read the breakers."
-        return self._once("market_open", session, self._market_open)
+    def save_state(self) -> None:
+        "Write every documented snapshot from the ledger."
+        self.manager.save_state()
+        self.sizer.save_state(self.ledger.last_seq, self.clock.now())
+        self.breakers.save_state()
+        self.dashboard.save_state()
 
-    def rebalance(self, session: date | None = None) -> dict[str, Any]:
-        "On a rebalance day: signals, sizes, checks, orders; otherwise nothing."
-        return self._once("rebalance", session, self._rebalance)
-
-    def market_close(self, session: date | None = None) -> dict[str, Any]:
-        "Compare the books, record the close, save every snapshot."
-        return self._once("market_close", session, self._market_close)
-
-    def _market_open(self, session: date) -> dict[str, Any]:
-        self.wait_until(session_hours(session).window(self.settings.risk)[0])
-        recovered = self.engine.recover()
-        findings, stops = self.reconcile(session)
-        account, positions = self.look(session)
-        opened = {"session": session, "equity": account.equity, "last_equity": account.last_equity, "cash": account.cash, "account_id": account.account_id}
-        self.ledger.record("session_opened", opened)
-        self.save_state()
-        summary = {
-            "session": session, "equity": account.equity, "cash": account.cash, "positions": len(positions), "breakers": self.breakers.state.name,
-            "orders settled": recovered["looked_up"], "still unknown": recovered["unknown"], "differences": len(findings),
-            "rebalance today": rebalance_due(last_rebalance(self.ledger), session, self.wiring.strategy.holding_sessions),
-        }  # fmt: skip
-        return {"summary": summary, "findings": findings, "stops": stops}
-
-    def _rebalance(self, session: date) -> dict[str, Any]:
-        hours = session_hours(session)
-        window_end = hours.window(self.settings.risk)[1]
-        if not self.ledger.parents(session):
-            if not rebalance_due(last_rebalance(self.ledger), session, self.wiring.strategy.holding_sessions):
-                return {"summary": {"session": session, "rebalance": "not today"}, "report": {}}
-            self.wait_until(hours.rebalance_at(self.settings.monitoring))
-            self.engine.recover()
-            self._decide(session)
-        else:
-            self.engine.recover()
-        self.look(session)
-        self.engine.work(session, window_end)
-        report = execution_report(self.ledger, session)
-        self.ledger.record("rebalanced", {"session": session})
-        self.save_state()
-        summary = {
-            "session": session, "rebalance": "done", "parents": report["parents"], "refused": len(report["refused"]), "not filled": len(report["unfilled"]),
-            "fill rate": report["fill_rate"], "mean slippage bps": report["slippage"]["mean_bps"],
-        }  # fmt: skip
-        return {"summary": summary, "report": report}
+# %% ../nbs/components/85_trading_desk.ipynb #64e57de9
+class DecidingDesk(SavingDesk):
+    "A desk that decides a day and writes the decision down."
 
     def _decide(self, session: date) -> None:
         "Signals, view, sizes and parents, written down in one transaction."
@@ -398,6 +354,63 @@ class TradingDesk(DeskCore):
             execution_errors=errors["execution"], api_errors=errors["api"],
         )  # fmt: skip
 
+# %% ../nbs/components/85_trading_desk.ipynb #b3b51a0c
+class RebalancingDesk(DecidingDesk):
+    "A desk that decides and works a rebalance."
+
+    def rebalance(self, session: date | None = None) -> dict[str, Any]:
+        "On a rebalance day: signals, sizes, checks, orders; otherwise nothing."
+        return self._once("rebalance", session, self._rebalance)
+
+    def _rebalance(self, session: date) -> dict[str, Any]:
+        hours = session_hours(session)
+        window_end = hours.window(self.settings.risk)[1]
+        if not self.ledger.parents(session):
+            if not rebalance_due(last_rebalance(self.ledger), session, self.wiring.strategy.holding_sessions):
+                return {"summary": {"session": session, "rebalance": "not today"}, "report": {}}
+            self.wait_until(hours.rebalance_at(self.settings.monitoring))
+            self.engine.recover()
+            self._decide(session)
+        else:
+            self.engine.recover()
+        self.look(session)
+        self.engine.work(session, window_end)
+        report = execution_report(self.ledger, session)
+        self.ledger.record("rebalanced", {"session": session})
+        self.save_state()
+        summary = {
+            "session": session, "rebalance": "done", "parents": report["parents"], "refused": len(report["refused"]), "not filled": len(report["unfilled"]),
+            "fill rate": report["fill_rate"], "mean slippage bps": report["slippage"]["mean_bps"],
+        }  # fmt: skip
+        return {"summary": summary, "report": report}
+
+# %% ../nbs/components/85_trading_desk.ipynb #7ff2fb57
+class DailyDesk(RebalancingDesk):
+    "A desk that opens and closes a session."
+
+    def market_open(self, session: date | None = None) -> dict[str, Any]:
+        "Settle what the last process left, compare the books, read the breakers."
+        return self._once("market_open", session, self._market_open)
+
+    def market_close(self, session: date | None = None) -> dict[str, Any]:
+        "Compare the books, record the close, save every snapshot."
+        return self._once("market_close", session, self._market_close)
+
+    def _market_open(self, session: date) -> dict[str, Any]:
+        self.wait_until(session_hours(session).window(self.settings.risk)[0])
+        recovered = self.engine.recover()
+        findings, stops = self.reconcile(session)
+        account, positions = self.look(session)
+        opened = {"session": session, "equity": account.equity, "last_equity": account.last_equity, "cash": account.cash, "account_id": account.account_id}
+        self.ledger.record("session_opened", opened)
+        self.save_state()
+        summary = {
+            "session": session, "equity": account.equity, "cash": account.cash, "positions": len(positions), "breakers": self.breakers.state.name,
+            "orders settled": recovered["looked_up"], "still unknown": recovered["unknown"], "differences": len(findings),
+            "rebalance today": rebalance_due(last_rebalance(self.ledger), session, self.wiring.strategy.holding_sessions),
+        }  # fmt: skip
+        return {"summary": summary, "findings": findings, "stops": stops}
+
     def _market_close(self, session: date) -> dict[str, Any]:
         self.wait_until(session_hours(session).close + timedelta(seconds=60))
         self.engine.recover()
@@ -417,14 +430,20 @@ class TradingDesk(DeskCore):
         summary = {"session": session, "equity": account.equity, "gross exposure": gross, "positions": len(held), "breakers": self.breakers.state.name, "differences": len(findings), "summary sent to": ", ".join(delivered)}
         return {"summary": summary, "findings": findings, "stops": stops}
 
-    def save_state(self) -> None:
-        "Write every documented snapshot from the ledger."
-        self.manager.save_state()
-        self.sizer.save_state(self.ledger.last_seq, self.clock.now())
-        self.breakers.save_state()
-        self.dashboard.save_state()
+# %% ../nbs/components/85_trading_desk.ipynb #ca0f0e92
+class TradingDesk(DailyDesk):
+    "Trades one account, a part of the day at a time; close it, or use it as a context manager."
 
-    # for the pages of the day
+    @staticmethod
+    def warmup_sessions() -> int:
+        "Sessions of history the strategy needs before the first rebalance."
+        return V21.warmup_sessions
+
+    def __enter__(self) -> "TradingDesk":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
 
     def positions_table(self) -> pd.DataFrame:
         "What the broker says is held."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BODY_BYTES', 'harden', 'classify_error', 'parse_order', 'parse_account', 'parse_position', 'parse_fill',
-           'parse_quote', 'RequestBudget', 'AlpacaBroker']
+           'parse_quote', 'RequestBudget', 'AlpacaClient', 'AlpacaAccount', 'AlpacaBroker']
 
 # %% ../../nbs/components/73_alpaca.ipynb #cf26c212
 import json
@@ -161,7 +161,7 @@ def parse_position(data: Mapping[str, Any]) -> Position:
         current_price=_decimal(data, "current_price"),
     )
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #8ba2d583
 def parse_fill(data: Mapping[str, Any], client_ids: Mapping[str, str]) -> Fill:
     "One execution from an account activity; the client id comes from the order it belongs to."
     return Fill(
@@ -208,8 +208,8 @@ class RequestBudget:
             self.clock.sleep(max(0.05, (floor + 1 - self.tokens) * 60 / self.capacity))
 
 # %% ../../nbs/components/73_alpaca.ipynb #4061b10d
-class AlpacaBroker:
-    "Alpaca behind the Broker port: the unmodified client, hardened, with every answer as a domain record."
+class AlpacaClient:
+    "The unmodified client, hardened; one way to ask it anything."
 
     def __init__(
         self,
@@ -252,6 +252,10 @@ class AlpacaBroker:
     def _read(self, path: str, query: dict[str, Any] | None = None, urgent: bool = False) -> Any:
         return self._ask(lambda: self.trading.get(path, query), urgent, tries=3)
 
+# %% ../../nbs/components/73_alpaca.ipynb #40a9b285
+class AlpacaAccount(AlpacaClient):
+    "The account behind the client: money, positions, time and quotes."
+
     def account(self) -> Account:
         "Money now."
         return parse_account(_expect(self._read("/account"), dict))
@@ -279,6 +283,10 @@ class AlpacaBroker:
         request = StockLatestQuoteRequest(symbol_or_symbols=sorted(symbols), feed=self.feed)  # type: ignore[arg-type]
         raw = _expect(self._ask(lambda: self.data.get_stock_latest_quote(request), tries=3), dict)
         return {s: parse_quote(s, raw[s], self.feed) for s in sorted(symbols) if raw.get(s)}
+
+# %% ../../nbs/components/73_alpaca.ipynb #906bbf04
+class AlpacaBroker(AlpacaAccount):
+    "Alpaca behind the Broker port: every answer as a domain record."
 
     def submit(self, body: str) -> BrokerOrder:
         "Send one order, once; raises Rejected when it certainly does not exist and Ambiguous when it may."
@@ -327,7 +335,7 @@ class AlpacaBroker:
                 return tuple(found.values())
             token = page[-1].fill_id
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #124dcd43
 def _expect(data: Any, kind: type) -> Any:
     if not isinstance(data, kind):
         raise Ambiguous(f"Alpaca's answer is not a {kind.__name__}: {str(data)[:120]}")

@@ -133,7 +133,7 @@ def context_of(view: DeskView, quote: Quote | None, symbol: str, reserved: Mappi
         quantity_available=view.available.get(symbol, Decimal(0)),
     )
 
-
+# %% ../../nbs/components/46_rebalance.ipynb #941a228d
 def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings, strategy: str = "V21") -> Rebalance:
     "Sizes, parents, checks and plans of a day, from a view and a ranked list."
     chosen = [s.symbol for s in sorted(signals, key=lambda s: s.rank)][: settings.sizing.max_positions]

@@ -110,7 +110,7 @@ def check_consecutive_losses(intent: OrderIntent, context: PreTradeContext, limi
     passed = count < limits.max_consecutive_losses or context.losses_acknowledged
     return Check(DenialCode.CONSECUTIVE_LOSSES.value, passed, f"{count} losses in a row, limit {limits.max_consecutive_losses}", float(count), float(limits.max_consecutive_losses))
 
-
+# %% ../../nbs/components/34_pretrade_checks.ipynb #13bd08d5
 def check_spread(intent: OrderIntent, context: PreTradeContext, limits: RiskLimits) -> Check:
     "A valid, fresh quote whose spread is at most the limit: a wide quote is a cost the backtest never paid."
     quote = context.quote

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CENT', 'TERMINAL', 'ACTIONS', 'Query', 'ROUTES', 'stamp', 'text', 'Response', 'Refusal', 'respond', 'Holding',
-           'SimOrder', 'order_json', 'asset_id', 'SimulatedAccount', 'read_order', 'check_account', 'post_order',
-           'list_orders', 'get_order', 'get_order_by_client_id', 'delete_order', 'delete_orders', 'position_json',
-           'list_positions', 'get_position', 'delete_position', 'delete_positions', 'get_account', 'list_activities',
-           'portfolio_history', 'get_clock', 'get_calendar', 'asset_json', 'list_assets', 'get_asset', 'quote_json',
-           'latest_quotes', 'latest_trades', 'stock_bars', 'route', 'Exchange']
+           'SimOrder', 'order_json', 'asset_id', 'AccountRecord', 'AccountBooks', 'SimulatedAccount', 'read_order',
+           'check_account', 'post_order', 'list_orders', 'get_order', 'get_order_by_client_id', 'delete_order',
+           'delete_orders', 'position_json', 'list_positions', 'get_position', 'delete_position', 'delete_positions',
+           'get_account', 'list_activities', 'portfolio_history', 'get_clock', 'get_calendar', 'asset_json',
+           'list_assets', 'get_asset', 'quote_json', 'latest_quotes', 'latest_trades', 'stock_bars', 'route',
+           'JournaledAccount', 'Exchange']
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #c061f263
 import hashlib
@@ -121,8 +122,8 @@ def asset_id(symbol: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"asset.{symbol}.v23"))
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #66e193b3
-class SimulatedAccount:
-    "Cash, shares and orders on one market, in virtual time."
+class AccountRecord:
+    "Orders, holdings and events of one account, with ids that depend on the seed alone."
 
     def __init__(
         self,
@@ -153,27 +154,17 @@ class SimulatedAccount:
         self._count += 1
         heapq.heappush(self._queue, (moment, self._count, what, order_id))
 
-    def move_to(self, moment: datetime) -> None:
-        "Move virtual time forward; what falls due on the way happens at its own instant."
-        while self._queue and self._queue[0][0] <= moment:
-            at, _, what, order_id = heapq.heappop(self._queue)
-            self._close_sessions(at)
-            self.now = max(self.now, at)
-            ACTIONS[what](self, self.orders[order_id])
-        self._close_sessions(moment)
-        self.now = moment
+    def _emit(self, event: str, order: SimOrder, **more: Any) -> None:
+        order.updated_at = self.now
+        self.events.append({"event": event, "timestamp": stamp(self.now), "order": order_json(order)} | more)
 
-    def _close_sessions(self, moment: datetime) -> None:
-        "Mark the account at every close that has passed."
-        for session in sessions_between(self._closed_through + timedelta(days=1), session_of(moment)):
-            close = session_hours(session).close
-            if close > moment:
-                return
-            self.last_equity = self.equity(close)
-            self.history.append((session, self.last_equity))
-            self._closed_through = session
+    def event_digest(self) -> str:
+        "sha256 of every event so far: equal commands give equal digests."
+        return hashlib.sha256(json.dumps(self.events, sort_keys=True).encode()).hexdigest()
 
-    # money
+# %% ../../nbs/components/75_simulator_exchange.ipynb #5dd4a1f5
+class AccountBooks(AccountRecord):
+    "What the account is worth and what it may still spend or sell."
 
     def price(self, symbol: str, moment: datetime) -> Decimal:
         "The last price of a held symbol."
@@ -202,13 +193,29 @@ class SimulatedAccount:
         held = self.holdings[symbol].quantity if symbol in self.holdings else Decimal(0)
         return held - sum((o.open_quantity for o in self.orders.values() if o.symbol == symbol and o.side is Side.SELL), Decimal(0))
 
-    def _emit(self, event: str, order: SimOrder, **more: Any) -> None:
-        order.updated_at = self.now
-        self.events.append({"event": event, "timestamp": stamp(self.now), "order": order_json(order)} | more)
+# %% ../../nbs/components/75_simulator_exchange.ipynb #afeffd76
+class SimulatedAccount(AccountBooks):
+    "The books in virtual time."
 
-    def event_digest(self) -> str:
-        "sha256 of every event so far: equal commands give equal digests."
-        return hashlib.sha256(json.dumps(self.events, sort_keys=True).encode()).hexdigest()
+    def move_to(self, moment: datetime) -> None:
+        "Move virtual time forward; what falls due on the way happens at its own instant."
+        while self._queue and self._queue[0][0] <= moment:
+            at, _, what, order_id = heapq.heappop(self._queue)
+            self._close_sessions(at)
+            self.now = max(self.now, at)
+            ACTIONS[what](self, self.orders[order_id])
+        self._close_sessions(moment)
+        self.now = moment
+
+    def _close_sessions(self, moment: datetime) -> None:
+        "Mark the account at every close that has passed."
+        for session in sessions_between(self._closed_through + timedelta(days=1), session_of(moment)):
+            close = session_hours(session).close
+            if close > moment:
+                return
+            self.last_equity = self.equity(close)
+            self.history.append((session, self.last_equity))
+            self._closed_through = session
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #a6f06a40
 def _latency(exchange: SimulatedAccount, order: SimOrder) -> timedelta:
@@ -241,7 +248,7 @@ def _arrive(exchange: SimulatedAccount, order: SimOrder) -> None:
     exchange._later(session_hours(session).close, "expire", order.id)
     _try_fill(exchange, order)
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #ef4fe6ed
 def _try_fill(exchange: SimulatedAccount, order: SimOrder) -> None:
     "Trade against the quote of this instant, or wait for it to come closer."
     if order.status not in ("new", "partially_filled"):
@@ -270,7 +277,7 @@ def _piece(exchange: SimulatedAccount, order: SimOrder, displayed: Decimal) -> D
         left = max(Decimal(1), (left * Decimal(str(round(rng.uniform(0.2, 0.8), 3)))).to_integral_value())
     return min(left, max(displayed, Decimal(100)))
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #bee5aabb
 def _fill(exchange: SimulatedAccount, order: SimOrder, quantity: Decimal, price: Decimal) -> None:
     "Move the shares and the money, and say so."
     holding = exchange.holdings.setdefault(order.symbol, Holding(Decimal(0), Decimal(0)))
@@ -324,7 +331,7 @@ def _number(data: Mapping[str, Any], name: str) -> Decimal | None:
         raise Refusal(422, 40010001, f"invalid {name}")
     return value
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #a6112135
 def read_order(exchange: SimulatedAccount, body: bytes) -> SimOrder:
     "A checked order from a request body; raises Refusal."
     try:
@@ -361,7 +368,7 @@ def read_order(exchange: SimulatedAccount, body: bytes) -> SimOrder:
         raise Refusal(422, 40010001, "client_order_id must be unique")
     return SimOrder(exchange._uuid("order", number), client_id, symbol, Side(data["side"]), kind, quantity, limit, exchange.now, number)
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #71d193eb
 def check_account(exchange: SimulatedAccount, order: SimOrder) -> None:
     "Shares, money and opposite orders; raises Refusal."
     if order.side is Side.SELL:
@@ -428,7 +435,7 @@ def _instant(value: str) -> datetime:
         raise Refusal(422, 40010001, f"invalid time {value}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #33205333
 def get_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
     if key not in x.orders:
         raise Refusal(404, 40410000, f"order not found for {key}")
@@ -465,7 +472,7 @@ def delete_orders(x: SimulatedAccount, query: Query, body: bytes) -> Response:
         delete_order(x, query, body, key)
     return respond(207, [{"id": key, "status": 200} for key in open_ids])
 
-# %% ../../nbs/components/75_simulator_exchange.ipynb #33205333
+# %% ../../nbs/components/75_simulator_exchange.ipynb #e837740f
 def position_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
     "A position with Alpaca's keys."
     h, price = x.holdings[symbol], x.price(symbol, x.now)
@@ -511,7 +518,7 @@ def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response
             done.append({"symbol": symbol, "status": e.status, "body": e.payload})
     return respond(207, done)
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #847e20d0
 def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     equity = x.equity(x.now)
     value, power = equity - x.cash.quantize(CENT), max(Decimal(0), x.cash - x.reserved_cash()).quantize(CENT)
@@ -589,7 +596,7 @@ def quote_json(x: SimulatedAccount, symbol: str) -> dict[str, Any] | None:
     q = x.market.quote_at(symbol, x.now)
     return q and {"t": stamp(q.at), "ax": "V", "ap": q.ask, "as": int(q.ask_size // 100), "bx": "V", "bp": q.bid, "bs": int(q.bid_size // 100), "c": ["R"], "z": "C"}  # type: ignore[return-value]
 
-
+# %% ../../nbs/components/75_simulator_exchange.ipynb #db17570a
 def latest_quotes(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     return respond(200, {"quotes": {s: q for s in _symbols(query) if (q := quote_json(x, s))}})
 
@@ -654,8 +661,8 @@ def route(x: SimulatedAccount, method: str, path: str, query: Query, body: bytes
     return respond(404, {"code": 40410000, "message": f"endpoint not found: {method} {path}"})
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #c048fddb
-class Exchange(SimulatedAccount):
-    "The account with its journal and its doors; raises StateError when the journal belongs to another account."
+class JournaledAccount(SimulatedAccount):
+    "An account whose commands are kept and replayed; raises StateError when the journal belongs to another."
 
     def __init__(
         self,
@@ -698,6 +705,16 @@ class Exchange(SimulatedAccount):
             return None
         return route(self, command["method"], command["path"], command["query"], command["body"].encode())
 
+    def close(self) -> None:
+        "Let go of the journal; safe to call twice."
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+# %% ../../nbs/components/75_simulator_exchange.ipynb #881fe0aa
+class Exchange(JournaledAccount):
+    "The account with its doors: time and requests."
+
     def _command(self, command: dict[str, Any]) -> Response | None:
         "Keep a command, then apply it."
         if self._journal is not None:
@@ -716,9 +733,3 @@ class Exchange(SimulatedAccount):
             return route(self, method, path, query, body)
         command = {"method": method, "path": path, "query": dict(query), "body": body.decode("utf-8", "replace")}
         return self._command(command) or Response(500)
-
-    def close(self) -> None:
-        "Let go of the journal; safe to call twice."
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None

@@ -59,7 +59,7 @@ class Provenance:
     build: str
     ledger_events: int
 
-
+# %% ../../nbs/components/63_paper_record.ipynb #9c55f5d5
 @dataclass(frozen=True)
 class PaperRecord:
     "A paper account from its first session to its last."

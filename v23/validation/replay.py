@@ -115,7 +115,7 @@ def _reading(state: _State, day: RecordedDay, now: datetime, equity: float) -> L
         consecutive_losses=consecutive_losses([pnl for _, _, pnl, _ in trades]),
     )  # fmt: skip
 
-
+# %% ../../nbs/components/65_replay.ipynb #5dfb73ff
 def _rebalance(state: _State, day: RecordedDay, panel: Panel, strategy: Strategy, settings: Settings, kelly: float) -> tuple[tuple[Signal, ...], tuple[ReplayTrade, ...]]:
     "Decide a recorded day again and fill every allowed order at the midpoint."
     assert day.as_of and day.decided_at and day.window and day.quotes is not None
@@ -153,6 +153,7 @@ def _trade(state: _State, day: RecordedDay, plan: OrderPlan, mids: Mapping[str, 
     state.fills.append(Fill(i.intent_id, "", "", i.symbol, i.side, i.quantity, Decimal(str(price)), at))
     return ReplayTrade(day.session, i.intent_id, i.symbol, i.side, i.quantity, price)
 
+# %% ../../nbs/components/65_replay.ipynb #ce97be27
 def _flatten(state: _State, day: RecordedDay, panel: Panel) -> tuple[ReplayTrade, ...]:
     "An emergency at yesterday's close sells everything at this session's open."
     sold = []

@@ -154,7 +154,7 @@ def rank_agreement(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
 
     return float(spearmanr(a, b).statistic), float(kendalltau(a, b).statistic)
 
-
+# %% ../../nbs/components/62_statistics.ipynb #1c1e1f1f
 def time_warp_distance(a: Sequence[float], b: Sequence[float]) -> float:
     "Dynamic time warping with absolute differences."
     row = [math.inf] * (len(b) + 1)
