@@ -43,6 +43,8 @@ CASES = {
     "unknown job parameter": (None, ("job", "market_open", "-p", "sede=7"), "sede"),
     "secret as a job parameter": (None, ("job", "market_open", "-p", "api_key=PK1"), "secret"),
     "unknown option": (None, ("campaign", "--session", "3"), "--session"),
+    "unknown symbol": (None, ("signals", "--symbol", "NOPE"), "NOPE"),
+    "bars from Alpaca without keys": (None, ("signals", "--bars", "alpaca:AAPL"), "ALPACA_API_KEY"),
     "nothing to resume": (None, ("campaign", "--resume"), "resume"),
     "nothing to validate": (None, ("validate",), "state"),
 }

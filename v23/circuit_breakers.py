@@ -152,6 +152,12 @@ class KillState:
     def _save(self, active: bool, kill_id: str, reason: str) -> None:
         write_snapshot(self.path, {"active": active, "kill_id": kill_id, "reason": reason}, self.ledger.last_seq, self.clock.now())
 
+    def save_state(self) -> None:
+        "Write kill_switch_state.json as things stand; an unreadable one is left as it is, because it counts as killed."
+        if not self._file_says_killed():
+            last = self._last("activated") if self.is_active else None
+            self._save(self.is_active, last["kill_id"] if last else "", last["reason"] if last else "")
+
     def status(self) -> dict[str, Any]:
         "Whether it is active, since when and why, and whether entries need a resume."
         last = self._last("activated") if self.is_active else None

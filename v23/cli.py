@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 StateOption = Annotated[Path, typer.Option("--state", help="State folder: ledger, snapshots, simulated account.", envvar="V23_STATE_DIR")]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Reports folder.", envvar="V23_REPORTS_DIR")]
-BarsOption = Annotated[str, typer.Option("--bars", help="A bars file (parquet or CSV); without it, the synthetic market.")]
+BarsOption = Annotated[str, typer.Option("--bars", help="A bars file (parquet or CSV), or alpaca:SYM,SYM for backtest and signals; without it, the synthetic market.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the synthetic market and of the simulated exchange.", min=0)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress stays on stderr.")]
 STATE, REPORTS = Path("state"), Path("reports")
@@ -97,12 +97,12 @@ def backtest(
 
     Examples:  v23 backtest  ·  v23 backtest --bars us_large.parquet --fill next_close --out /tmp/bt
     """
-    from v23.adapters.bars import load_bars
     from v23.backtest import all_phases, backtest as run, summary_text
+    from v23.bars_source import panel_for
     from v23.settings import load_settings
 
     settings = load_settings()
-    panel = load_bars(bars or None, seed=seed)
+    panel = panel_for(bars, seed, settings)
     say(f"bars: {panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}, {len(panel.sessions)} sessions × {len(panel.symbols)} symbols")
     span = {"start": parse_day(start, "--start"), "end": parse_day(end, "--end")}
     result = run(panel, settings.strategy, fill=fill, accounting=accounting, universe=universe, phase=phase, **span)
@@ -118,19 +118,25 @@ def signals(
     as_of: Annotated[str, typer.Option("--as-of", help="Last session whose close is used; by default the last of the bars.")] = "",
     bars: BarsOption = "",
     seed: SeedOption = 7,
+    symbol: Annotated[str, typer.Option("--symbol", help="Explain one name instead: what the rule sees and what it wants.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """The ranked list V21 would hold, from the bars up to one close.
+    """The ranked list V21 would hold, from the bars up to one close; or why one name is or is not on it.
 
-    Example:  v23 signals --as-of 2026-01-23
+    Examples:  v23 signals --as-of 2026-01-23  ·  v23 signals --symbol XAAB  ·  v23 signals --bars alpaca:AAPL,MSFT
     """
-    from v23.adapters.bars import load_bars
+    from v23.bars_source import panel_for
     from v23.settings import load_settings
-    from v23.v21_signals import V21
+    from v23.v21_signals import V21, explain
 
-    panel = load_bars(bars or None, seed=seed)
+    settings = load_settings()
+    panel = panel_for(bars, seed, settings)
     session = parse_day(as_of, "--as-of") or panel.sessions[-1]
-    found = V21(load_settings().strategy).signals(panel, session)
+    if symbol:
+        rows = explain(panel, session, symbol, settings.strategy)
+        told = [f"{symbol} as of {session}"] + [f"  {'yes' if r['passes'] else 'no ':<4}{r['condition']:<34} {r['value']}" for r in rows]
+        return answer({"symbol": symbol, "as_of": session, "conditions": rows}, as_json, "\n".join(told))
+    found = V21(settings.strategy).signals(panel, session)
     lines = [f"V21 as of the close of {session}, {panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}: {len(found)} names"]
     lines += [f"{s.rank:>4}  {s.symbol:<8} {s.score:+.2%}{'' if s.strict else '  relaxed'}" for s in found]
     answer({"as_of": session, "source": panel.source, "synthetic": panel.synthetic, "signals": found}, as_json, "\n".join(lines))

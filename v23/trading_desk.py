@@ -311,6 +311,7 @@ class SavingDesk(DeskCore):
         self.manager.save_state()
         self.sizer.save_state(self.ledger.last_seq, self.clock.now())
         self.breakers.save_state()
+        self.kill.save_state()
         self.dashboard.save_state()
 
 # %% ../nbs/components/85_trading_desk.ipynb #64e57de9

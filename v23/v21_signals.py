@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TINY_SUM', 'YEAR', 'WINDOW', 'volatility', 'rsi', 'Indicators', 'indicators', 'tradable', 'in_drawdown_band',
-           'strict_rule', 'relaxed_rule', 'Ranking', 'rank_candidates', 'V21']
+           'strict_rule', 'relaxed_rule', 'Ranking', 'rank_candidates', 'V21', 'explain']
 
 # %% ../nbs/components/15_v21_signals.ipynb #598e420a
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 
@@ -135,3 +136,19 @@ class V21:
             Signal(panel.symbols[c], as_of, rank, float(score), ranking.strict)
             for rank, (c, score) in enumerate(zip(ranking.columns, ranking.scores, strict=True), 1)
         )
+
+# %% ../nbs/components/15_v21_signals.ipynb #bd4bd45a
+def explain(panel: Panel, as_of: date, symbol: str, settings: StrategySettings) -> list[dict[str, Any]]:
+    "Each condition of one name at one close: condition, value and whether it passes. Raises InputError for an unknown symbol."
+    c, now = panel.column(symbol), indicators(panel, panel.row(as_of))
+    s, ratio = settings, now.vol20[panel.column(symbol)] / now.vol60[panel.column(symbol)]
+    rows = (
+        (f"price above {s.minimum_price:g}", now.close[c], now.close[c] > s.minimum_price),
+        (f"dollar volume above {s.minimum_dollar_volume:g}", now.dollar_volume20[c], now.dollar_volume20[c] > s.minimum_dollar_volume),
+        (f"vol20 / vol60 above {s.volatility_ratio:g}", ratio, ratio > s.volatility_ratio),
+        (f"vol20 above {s.volatility_floor:g}", now.vol20[c], now.vol20[c] > s.volatility_floor),
+        (f"RSI14 below {s.rsi_ceiling:g}", now.rsi14[c], now.rsi14[c] < s.rsi_ceiling),
+        (f"drawdown {s.drawdown_deep:g} to {s.drawdown_shallow:g}", now.drawdown20[c], in_drawdown_band(now, s)[c]),
+        (f"volume ratio above {s.volume_ratio:g}", now.volume_ratio[c], now.volume_ratio[c] > s.volume_ratio),
+    )
+    return [{"condition": name, "value": f"{float(value):.4g}", "passes": bool(passes)} for name, value, passes in rows]
