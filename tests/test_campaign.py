@@ -68,6 +68,13 @@ def test_the_documented_state_files_exist(first):
         assert (folder / "state" / name).stat().st_mode & 0o777 == 0o600, name
 
 
+def test_the_rebalance_page_really_traded(first):
+    folder, outcome = first
+    results = [json.loads(p.read_text()) for p in sorted((folder / "reports" / "runs").glob("*/rebalance.result.json"))]
+    assert [r["summary"]["rebalance"] for r in results] == ["done", "not today"]
+    assert results[0]["report"]["parents"] > 10 and results[0]["report"]["fill_rate"] > 0.9
+
+
 def test_the_last_sessions_jobs_ran_as_notebooks(first):
     folder, outcome = first
     runs = folder / "reports" / "runs" / outcome["end"]
@@ -76,13 +83,20 @@ def test_the_last_sessions_jobs_ran_as_notebooks(first):
         assert json.loads((runs / f"{name}.result.json").read_text())
 
 
+def chain_of(folder):
+    "The last link of the ledger's hash chain: equal chains are equal histories, to the byte."
+    db = sqlite3.connect(folder / "state" / "execution" / "ledger.sqlite3")
+    return db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+
+
 def test_the_same_seed_gives_the_same_report_and_another_does_not(first, tmp_path):
-    _, outcome = first
+    folder, outcome = first
     (tmp_path / "again").mkdir()
     (tmp_path / "other").mkdir()
     again = campaign(tmp_path / "again", "--sessions", 7, "--seed", 7)
     assert again["final_equity"] == outcome["final_equity"] and again["fills"] == outcome["fills"]
     assert report_of(again) == report_of(outcome)
+    assert chain_of(tmp_path / "again") == chain_of(folder)
     other = campaign(tmp_path / "other", "--sessions", 7, "--seed", 8)
     assert other["final_equity"] != outcome["final_equity"]
 

@@ -634,6 +634,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'v23/paper_validator.py'),
                                      'v23.paper_validator.PaperTradingValidator.generate_go_live_checklist': ( 'components/paper_validator.html#papertradingvalidator.generate_go_live_checklist',
                                                                                                                'v23/paper_validator.py'),
+                                     'v23.paper_validator.PaperTradingValidator.kelly_bases': ( 'components/paper_validator.html#papertradingvalidator.kelly_bases',
+                                                                                                'v23/paper_validator.py'),
                                      'v23.paper_validator.PaperTradingValidator.load_state': ( 'components/paper_validator.html#papertradingvalidator.load_state',
                                                                                                'v23/paper_validator.py'),
                                      'v23.paper_validator.PaperTradingValidator.report': ( 'components/paper_validator.html#papertradingvalidator.report',

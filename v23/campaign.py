@@ -190,10 +190,11 @@ def run_campaign(
 
 
 def _one_day(host: ExchangeHost, settings: Settings, session: date, folders: tuple[Path, Path], number: int, total: int, say: Callable[[str], None]) -> Audit:
-    "One session, its proof and a line of progress; the last session runs as notebooks."
+    "One session, its proof and a line of progress; the last session, and the last that rebalances, run as notebooks."
     state_dir, reports_dir = folders
-    if number == total:
-        say(f"{session}  the last session runs as notebooks (papermill)")
+    holding = settings.strategy.holding_sessions
+    if number in (total, (total - 1) // holding * holding + 1):
+        say(f"{session}  this session runs as notebooks (papermill)")
         trade_session_as_notebooks(host, session, state_dir, reports_dir)
     with open_desk(state=state_dir, reports=reports_dir, host=host, settings=settings) as desk:
         trade_session(desk, session)

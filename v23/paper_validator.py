@@ -15,13 +15,14 @@ from typing import Any
 from .accounting import round_trips, trades_by_session
 from .adapters.ledger import Ledger
 from .adapters.snapshots import read_snapshot, write_snapshot
-from .backtest import PUBLISHED_BASELINE
+from .backtest import PUBLISHED_BASELINE, backtest
 from .domain import Clock, Fill, Quote, Strategy, from_plain, to_plain
 from .errors import InputError
 from .execution.order_lifecycle import is_ours
 from .market_calendar import session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring.metrics import fill_rate, parent_quality, slippage_stats
+from .position_sizer import KellyCalculator
 from .settings import Settings
 from .validation.attribution import explain_difference
 from .validation.go_live_rules import decide, difference_band, run_checks, weigh
@@ -125,6 +126,11 @@ class RecordReader:
 class PaperTradingValidator(RecordReader):
     "Checks a paper record, decides, and says how much it knows."
 
+    def kelly_bases(self, record: PaperRecord) -> list[dict[str, Any]]:
+        "What each Kelly basis would size per name, from the bars and the trades of this record."
+        measured = backtest(self.panel, self.settings.strategy).trades["net"].tolist()
+        return KellyCalculator(self.settings).compare(measured, [t.trade_return for t in record.trades])
+
     def report(self) -> dict[str, Any]:
         "The whole validation as plain data: decision, checks, evidence, residual, equities; the same record gives the same bytes."
         self.ledger.verify()
@@ -144,7 +150,7 @@ class PaperTradingValidator(RecordReader):
             "signals": {"match": both / either if either else None, "different_days": different},
             "difference": {"mean_per_year": mean, "band": band, "dollars": record.days[-1].paper_equity - record.days[-1].replay_equity, "parts_dollars": record.residual, "parts_bps": {k: v / base * 1e4 for k, v in record.residual.items()}},
             "execution": {"fill_rate": rate, "slippage": slippage_stats(record.parents), "costs_bps": [p.slippage_bps for p in record.parents if p.slippage_bps is not None]},
-            "trades": len(record.trades), "drills": record.drills, "baseline": PUBLISHED_BASELINE,
+            "kelly": self.kelly_bases(record), "trades": len(record.trades), "drills": record.drills, "baseline": PUBLISHED_BASELINE,
         })  # fmt: skip
 
     def run_validation(self) -> tuple[bool, list[dict[str, Any]]]:

@@ -173,9 +173,10 @@ def waterfall_picture(report: Mapping[str, Any]) -> str:
         axes.bar(len(parts), at, color=BLUE, width=0.6)
         axes.annotate(f"{at:+.1f}", (len(parts), at), ha="center", va="bottom" if at >= 0 else "top", color=INK)
         axes.axhline(0, color=INK, lw=0.8)
-        axes.set_xticks(range(len(parts) + 1), [*parts, "paper - replay"])
+        axes.set_xticks(range(len(parts) + 1), [*parts, "total"], fontsize=8)
         axes.set(ylabel="bps")
-        axes.margins(y=0.2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
 
     return _svg(draw)
 
@@ -214,6 +215,7 @@ PANELS = """<h2>Does paper behave like the same rules on the same days?</h2><div
 <table class="small"><tr><th>session</th><th class="num">paper</th><th class="num">replay</th><th>agreement</th></tr>{% for d in r.days if d.rebalanced %}<tr><td>{{ d.session }}</td><td class="num">{{ d.paper_signals|length }}</td><td class="num">{{ d.replay_signals|length }}</td><td class="{{ 'pass' if d.paper_signals == d.replay_signals else 'fail' }}">{{ 'identical' if d.paper_signals == d.replay_signals else 'different' }}</td></tr>{% endfor %}</table></div>
 """
 FOOT = """<h2>The published baseline</h2><div class="card">CAGR {{ "%.1f"|format(r.baseline.cagr * 100) }} %, Sharpe {{ r.baseline.sharpe }}, maximal drawdown {{ "%.1f"|format(r.baseline.max_drawdown * 100) }} %, win rate {{ "%.1f"|format(r.baseline.win_rate * 100) }} %.<ul>{% for line in r.baseline.provenance %}<li>{{ line }}</li>{% endfor %}</ul></div>
+<h2>What Kelly says</h2><div class="card"><table class="small"><tr><th>basis</th><th class="num">full Kelly</th><th class="num">size per name</th><th class="num">trades</th><th>from</th></tr>{% for k in r.kelly %}<tr><td>{{ k.basis }}</td><td class="num">{{ "%.3f"|format(k.kelly) }}</td><td class="num">{{ "%.2f"|format(k.base_size * 100) }} %</td><td class="num">{{ k.trades }}</td><td>{{ k.detail }}</td></tr>{% endfor %}</table><p class="soft small">Before multipliers and caps. Paper may size on the published basis so that evidence can be gathered; live needs a measured one.</p></div>
 <h2>How many sessions until one would know</h2><div class="card"><table class="small"><tr><th>question</th><th class="num">sessions</th></tr>{% for q, n in needed %}<tr><td>{{ q }}</td><td class="num">{{ n }}</td></tr>{% endfor %}</table><p class="soft small">One-sided 5 %, power 80 %. This record has {{ r.days|length }}.</p></div>
 <p class="soft small">Definitions: sessions are complete New York sessions; trades are closed round trips; fill rate counts parent orders; slippage is signed cost against the arrival midpoint; Sharpe uses daily returns, ddof 1, no riskless rate, 252 sessions; the win rate is the share of positive days, as the baseline's is.</p></body></html>
 """
