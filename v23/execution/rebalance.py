@@ -110,7 +110,7 @@ def context_of(view: DeskView, quote: Quote | None, symbol: str, reserved: Mappi
     "What the nine checks are told about one order: the desk's view plus what earlier orders of the batch reserve."
     values = {s: float(q) * (view.quotes[s].midpoint if s in view.quotes else math.nan) for s, q in view.held.items()}
     by_sector: dict[str, float] = {}
-    for s in {*values, *reserved}:
+    for s in sorted({*values, *reserved}):  # a fixed order: sums of floats depend on it
         name = view.sectors.get(s, "UNKNOWN")
         by_sector[name] = by_sector.get(name, 0.0) + values.get(s, 0.0) + reserved.get(s, 0.0)
     return PreTradeContext(
