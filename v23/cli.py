@@ -112,7 +112,7 @@ def backtest(
         say(f"written: {out}/picks.csv, daily.csv, trades.csv, metrics.json")
     answer(result.metrics | {"phases": phases}, as_json, summary_text(result, phases))
 
-
+# %% ../nbs/components/96_cli.ipynb #fdd5b343
 @app.command()
 def signals(
     as_of: Annotated[str, typer.Option("--as-of", help="Last session whose close is used; by default the last of the bars.")] = "",
