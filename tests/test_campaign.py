@@ -50,6 +50,20 @@ def test_a_campaign_trades_and_proves_its_books(first):
         assert Path(path).stat().st_size > 500
 
 
+def test_the_reports_open_without_a_network_and_say_what_they_are(first):
+    from v23.reports import remote_resources
+
+    _, outcome = first
+    for name in ("tearsheet", "go_live"):
+        html = Path(outcome["reports"][name]).read_text()
+        assert remote_resources(html) == [] and "SYNTHETIC MARKET" in html
+        assert "V21 shows no useful edge" in html
+    report = json.loads(Path(outcome["reports"]["validation_report"]).read_text())["data"]
+    parts = report["difference"]["parts_dollars"]
+    assert sum(parts.values()) == pytest.approx(report["difference"]["dollars"], abs=0.005)
+    assert parts["marking"] == pytest.approx(0, abs=0.005)
+
+
 def test_the_ledger_of_a_campaign_verifies_and_holds_each_order_once(first):
     folder, outcome = first
     db = sqlite3.connect(folder / "state" / "execution" / "ledger.sqlite3")

@@ -79,3 +79,18 @@ def test_a_component_checks_itself(component, tmp_path):
     assert done.returncode == 0, done.stderr[-800:]
     assert component.replace("_", " ").split()[0] in done.stdout and len(done.stdout.splitlines()) >= 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_documented_names_are_where_the_document_looks_for_them():
+    import importlib
+
+    names = {
+        "execution_engine": ("ExecutionEngine", "ExecutionManager", "AlpacaAPI", "Order", "Quote"),
+        "position_sizer": ("PositionSizer", "KellyCalculator"),
+        "circuit_breakers": ("CircuitBreakerManager", "PreTradeValidator", "KillSwitch"),
+        "monitoring_dashboard": ("MonitoringDashboard",),
+        "paper_validator": ("PaperTradingValidator",),
+    }
+    for module, wanted in names.items():
+        found = importlib.import_module(f"v23.{module}")
+        assert [n for n in wanted if not hasattr(found, n)] == []

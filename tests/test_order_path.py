@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from v23.adapters.alpaca import AlpacaBroker
+from v23.adapters.alpaca import AlpacaAPI
 from v23.adapters.ledger import Ledger
 from v23.domain import Check, Decision, OrderIntent, OrderState, Purpose, Side
 from v23.errors import Ambiguous, AuthLost, BrokerError, Rejected
@@ -42,7 +42,7 @@ class Desk:
 
     def start(self):
         "As a new process would."
-        self.broker = AlpacaBroker(Secret("k"), Secret("s"), self.server.url, self.server.url, QUICK, self.clock)
+        self.broker = AlpacaAPI(Secret("k"), Secret("s"), self.server.url, self.server.url, QUICK, self.clock)
         self.ledger = Ledger(self.path, self.clock)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, QUICK, self.gate, self.path.parent)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .accounting import signed_positions
-from .adapters.alpaca import AlpacaBroker
+from .adapters.alpaca import AlpacaAPI
 from .adapters.ledger import Ledger
 from .adapters.snapshots import read_snapshot, write_snapshot
 from v23.domain import (
@@ -476,7 +476,7 @@ def self_check() -> str:
     exchange = Exchange(panel, 3, start)
     with SimulatorServer(exchange) as server, tempfile.TemporaryDirectory() as folder:
         clock = VirtualClock(exchange, server.lock)
-        broker = AlpacaBroker(Secret("self-check"), Secret("self-check"), server.url, server.url, ExecutionSettings(), clock)
+        broker = AlpacaAPI(Secret("self-check"), Secret("self-check"), server.url, server.url, ExecutionSettings(), clock)
         ledger = Ledger(":memory:", clock)
         engine = ExecutionEngine(broker, ledger, clock, ExecutionSettings(), lambda i, q, batch: Decision(i.intent_id, (Check("open", True, ""),)), Path(folder))
         server.faults.add("POST", "/v2/orders", "accept_then_error")

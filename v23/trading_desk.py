@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, signed_positions, trades_by_session
-from .adapters.alpaca import AlpacaBroker
+from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
 from .adapters.snapshots import read_envelope
@@ -485,8 +485,8 @@ class TradingDesk(DailyDesk):
         return figure
 
 # %% ../nbs/components/85_trading_desk.ipynb #02ec9569
-def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaBroker:
-    return AlpacaBroker(*keys, url, data_url, settings.execution, clock, settings.texts["ALPACA_FEED"], paper=settings.mode != "live")
+def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
+    return AlpacaAPI(*keys, url, data_url, settings.execution, clock, settings.texts["ALPACA_FEED"], paper=settings.mode != "live")
 
 
 SIMULATED_KEYS = (Secret("simulated"), Secret("simulated"))

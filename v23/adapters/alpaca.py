@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BODY_BYTES', 'harden', 'classify_error', 'parse_order', 'parse_account', 'parse_position', 'parse_fill',
-           'parse_quote', 'RequestBudget', 'AlpacaClient', 'AlpacaAccount', 'AlpacaBroker']
+           'parse_quote', 'RequestBudget', 'AlpacaClient', 'AlpacaAccount', 'AlpacaAPI']
 
 # %% ../../nbs/components/73_alpaca.ipynb #cf26c212
 import json
@@ -285,7 +285,7 @@ class AlpacaAccount(AlpacaClient):
         return {s: parse_quote(s, raw[s], self.feed) for s in sorted(symbols) if raw.get(s)}
 
 # %% ../../nbs/components/73_alpaca.ipynb #906bbf04
-class AlpacaBroker(AlpacaAccount):
+class AlpacaAPI(AlpacaAccount):
     "Alpaca behind the Broker port: every answer as a domain record."
 
     def submit(self, body: str) -> BrokerOrder:
