@@ -324,26 +324,32 @@ class Settings:
 
     @cached_property
     def strategy(self) -> StrategySettings:
+        "The V21 rule."
         return self._section("strategy")
 
     @cached_property
     def sizing(self) -> SizingSettings:
+        "How much of each."
         return self._section("sizing")
 
     @cached_property
     def risk(self) -> RiskLimits:
+        "How much may be lost."
         return self._section("risk")
 
     @cached_property
     def execution(self) -> ExecutionSettings:
+        "How orders are worked."
         return self._section("execution")
 
     @cached_property
     def monitoring(self) -> MonitoringSettings:
+        "When and how often."
         return self._section("monitoring")
 
     @cached_property
     def validation(self) -> ValidationSettings:
+        "What the go-live gate asks."
         return self._section("validation")
 
     @property

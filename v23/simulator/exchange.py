@@ -399,6 +399,7 @@ Query = Mapping[str, str]
 
 
 def post_order(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "POST /v2/orders: check it, take it, and let it reach the book a moment later."
     order = read_order(x, body)
     check_account(x, order)
     x.orders[order.id] = x.by_client_id[order.client_order_id] = order
@@ -411,6 +412,7 @@ def post_order(x: SimulatedAccount, query: Query, body: bytes) -> Response:
 
 
 def list_orders(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/orders: filtered by status, time, symbols and side; at most 500."
     status, limit = query.get("status", "open"), min(int(query.get("limit", 50)), 500)
     found = list(x.orders.values())
     if status in ("open", "closed"):
@@ -437,12 +439,14 @@ def _instant(value: str) -> datetime:
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #33205333
 def get_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
+    "GET /v2/orders/{id}."
     if key not in x.orders:
         raise Refusal(404, 40410000, f"order not found for {key}")
     return respond(200, order_json(x.orders[key]))
 
 
 def get_order_by_client_id(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/orders:by_client_order_id; a hidden order is not found, as while a broker is not yet consistent."
     key = query.get("client_order_id", "")
     hidden = x.hidden.get(key, x.hidden.get("*", 0))
     if hidden > 0:
@@ -454,6 +458,7 @@ def get_order_by_client_id(x: SimulatedAccount, query: Query, body: bytes) -> Re
 
 
 def delete_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
+    "DELETE /v2/orders/{id}: the cancel is accepted now and happens a moment later."
     if key not in x.orders:
         raise Refusal(404, 40410000, f"order not found for {key}")
     order = x.orders[key]
@@ -467,6 +472,7 @@ def delete_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Re
 
 
 def delete_orders(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "DELETE /v2/orders: cancel everything open, with a status for each."
     open_ids = [o.id for o in x.orders.values() if o.status not in TERMINAL and o.status != "pending_cancel"]
     for key in open_ids:
         delete_order(x, query, body, key)
@@ -490,16 +496,19 @@ def position_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
 
 
 def list_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/positions."
     return respond(200, [position_json(x, s) for s in sorted(x.holdings)])
 
 
 def get_position(x: SimulatedAccount, query: Query, body: bytes, symbol: str) -> Response:
+    "GET /v2/positions/{symbol}."
     if symbol not in x.holdings:
         raise Refusal(404, 40410000, "position does not exist")
     return respond(200, position_json(x, symbol))
 
 
 def delete_position(x: SimulatedAccount, query: Query, body: bytes, symbol: str) -> Response:
+    "DELETE /v2/positions/{symbol}: sell what is available, or a quantity of it."
     if symbol not in x.holdings:
         raise Refusal(404, 40410000, "position does not exist")
     quantity = _number(query, "qty") or x.available(symbol)
@@ -508,6 +517,7 @@ def delete_position(x: SimulatedAccount, query: Query, body: bytes, symbol: str)
 
 
 def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "DELETE /v2/positions: sell everything, with a status for each."
     if query.get("cancel_orders", "").lower() == "true":
         delete_orders(x, query, body)
     done = []
@@ -520,6 +530,7 @@ def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #847e20d0
 def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/account, with Alpaca's keys."
     equity = x.equity(x.now)
     value, power = equity - x.cash.quantize(CENT), max(Decimal(0), x.cash - x.reserved_cash()).quantize(CENT)
     money = dict.fromkeys(("buying_power", "effective_buying_power", "non_marginable_buying_power", "options_buying_power", "regt_buying_power"), text(power))
@@ -535,6 +546,7 @@ def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
 
 
 def list_activities(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/account/activities: executions, paged by id."
     found = x.activities
     if query.get("after"):
         found = [a for a in found if _instant(a["transaction_time"][:26] + "Z") > _instant(query["after"])]
@@ -547,6 +559,7 @@ def list_activities(x: SimulatedAccount, query: Query, body: bytes) -> Response:
 
 
 def portfolio_history(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/account/portfolio/history: equity at each close."
     days = [int(session_hours(s).close.timestamp()) for s, _ in x.history]
     equity = [float(e) for _, e in x.history]
     base = float(x.start_cash)
@@ -554,6 +567,7 @@ def portfolio_history(x: SimulatedAccount, query: Query, body: bytes) -> Respons
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #879aa70a
 def get_clock(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/clock: virtual time."
     session, is_open = _session_for(x.now)
     opens = session_hours(next_session(session) if is_open else session).open
     closes = session_hours(session).close
@@ -562,6 +576,7 @@ def get_clock(x: SimulatedAccount, query: Query, body: bytes) -> Response:
 
 
 def get_calendar(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/calendar."
     start = date.fromisoformat(query.get("start", x.panel.sessions[0].isoformat())[:10])
     end = date.fromisoformat(query.get("end", x.panel.sessions[-1].isoformat())[:10])
     hours = [session_hours(s) for s in sessions_between(start, end)]
@@ -575,10 +590,12 @@ def asset_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
 
 
 def list_assets(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/assets."
     return respond(200, [asset_json(x, s) for s in x.panel.symbols])
 
 
 def get_asset(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
+    "GET /v2/assets/{symbol or id}."
     found = [s for s in x.panel.symbols if key in (s, asset_id(s))]
     if not found:
         raise Refusal(404, 40410000, f"asset not found for {key}")
@@ -598,15 +615,18 @@ def quote_json(x: SimulatedAccount, symbol: str) -> dict[str, Any] | None:
 
 # %% ../../nbs/components/75_simulator_exchange.ipynb #db17570a
 def latest_quotes(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/stocks/quotes/latest; a symbol that never traded is left out."
     return respond(200, {"quotes": {s: q for s in _symbols(query) if (q := quote_json(x, s))}})
 
 
 def latest_trades(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/stocks/trades/latest."
     prices = {s: x.market.price_at(s, x.now) for s in _symbols(query)}
     return respond(200, {"trades": {s: {"t": stamp(x.now), "x": "V", "p": round(p, 4), "s": 100, "c": ["@"], "i": 1, "z": "C"} for s, p in prices.items() if p}})
 
 
 def stock_bars(x: SimulatedAccount, query: Query, body: bytes) -> Response:
+    "GET /v2/stocks/bars: daily bars of days that have closed; the limit counts all symbols."
     if query.get("timeframe") not in ("1Day", "1D"):
         raise Refusal(400, 40010001, "timeframe must be 1Day on this simulated exchange")
     start = session_of(_instant(query["start"])) if query.get("start") else x.panel.sessions[0]

@@ -83,18 +83,21 @@ def sharpe_passes(paper: float | None, baseline: float, share: float = 0.70) -> 
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #b4d1a38b
 def check_period(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "Complete sessions."
     n = len(record.days)
     passed = enough(n, s.min_sessions)
     return GoLiveCheck("c01_period", "Paper trading period", f">= {s.min_sessions} sessions", f"{n} complete sessions", n, passed, n, n, "count", "DEMONSTRATED" if passed else "CONTRADICTED", 1.0, 1.0)
 
 
 def check_trades(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "Closed round trips."
     n = len(record.trades)
     passed = enough(n, s.min_trades)
     return GoLiveCheck("c02_trades", "Trade count", f">= {s.min_trades} round trips", f"{n} closed round trips", n, passed, n, n, "count", "DEMONSTRATED" if passed else "CONTRADICTED", 1.0, 1.0)
 
 
 def check_fill(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "Shares filled over shares intended, per parent; the interval is on parents filled whole."
     sent = [p for p in record.parents if not p.refused]
     n, whole, rate = len(sent), sum(p.filled >= p.intended for p in sent), fill_rate(record.parents)
     if rate is None:
@@ -104,6 +107,7 @@ def check_fill(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
 
 
 def check_slippage(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "Mean signed cost against the arrival midpoint; the interval is on the plain mean."
     costs = [p.slippage_bps for p in record.parents if p.slippage_bps is not None]
     mean, n = slippage_stats(record.parents)["mean_bps"], len(costs)
     if n < 5:
@@ -112,8 +116,9 @@ def check_slippage(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     observed = f"{mean:.2f} bps mean, {spread.trimmed_mean:.2f} trimmed"
     return GoLiveCheck("c04_slippage", "Slippage", f"<= {s.max_slippage_bps:g} bps mean", observed, n, slippage_passes(mean, s.max_slippage_bps), None, spread.plain_upper, "t, one-sided 95 %", grade(-1e9, spread.plain_upper, s.max_slippage_bps, False))
 
-
+# %% ../../nbs/components/64_go_live_rules.ipynb #8a76e906
 def check_win_rate(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "Share of positive days, within the band around the baseline's."
     wins, n = day_wins(record.returns())
     required = f"{s.baseline_win_rate:.1%} ± {s.win_rate_band * 100:g} points of days"
     if not n:
@@ -127,6 +132,7 @@ def check_win_rate(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
 
 
 def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "Annualised Sharpe against a share of the baseline's."
     returns = record.returns()
     paper, n, hurdle = sharpe(returns), len(returns), s.min_sharpe_share * s.baseline_sharpe
     required = f">= {s.min_sharpe_share:.0%} of {s.baseline_sharpe:g} = {hurdle:.3f}"
@@ -138,6 +144,7 @@ def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
 
 
 def check_errors(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
+    "No critical error; the interval is the rate that stays possible."
     n, count = len(record.days), record.critical_errors
     upper = zero_event_rate(n) if n and not count else None
     return GoLiveCheck("c07_errors", "Critical errors", "0", str(count), n, count == 0 and n > 0, 0.0 if n else None, upper, "Poisson 95 % upper rate a session", ("COMPATIBLE" if count == 0 else "CONTRADICTED") if n else "NOT_MEASURED")

@@ -66,12 +66,14 @@ class _Book:
     held: dict[str, Decimal]
 
     def trade(self, symbol: str, side: Side, quantity: Decimal, price: float) -> None:
+        "Move shares and money at a price."
         self.cash -= side.sign * quantity * Decimal(str(price))
         self.held[symbol] = self.held.get(symbol, Decimal(0)) + side.sign * quantity
         if not self.held[symbol]:
             del self.held[symbol]
 
     def value(self, marks: Mapping[str, float]) -> Decimal:
+        "What the shares are worth at these marks; raises KeyError for one without."
         return sum((q * Decimal(str(marks[s])) for s, q in self.held.items()), Decimal(0))
 
 
