@@ -134,6 +134,32 @@ def test_a_campaign_survives_kill_9_and_completes(tmp_path, orders_before_the_ki
     assert outcome["sessions"] == 7 and outcome["duplicate_orders"] == 0 and outcome["lost_fills"] == 0 and outcome["positions_agree"] is True
 
 
+def test_a_campaign_killed_inside_a_notebook_goes_on(tmp_path):
+    command = [sys.executable, "-m", "v23.cli", "campaign", "--sessions", "2", "--state", str(tmp_path / "state"), "--reports", str(tmp_path / "reports")]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal, deadline = tmp_path / "state" / "exchange" / "journal.jsonl", time.monotonic() + 90
+    while time.monotonic() < deadline and running.poll() is None:  # the first session rebalances, as a notebook
+        if journal.exists() and journal.read_text().count('"POST"') >= 5:
+            break
+        time.sleep(0.002)
+    assert running.poll() is None and list((tmp_path / "reports" / "runs").rglob(".rebalance.*"))
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    outcome = campaign(tmp_path, "--resume")
+    assert outcome["duplicate_orders"] == 0 and outcome["lost_fills"] == 0 and outcome["positions_agree"] is True
+
+
+def test_a_second_campaign_in_the_same_folder_ends_with_75_and_touches_nothing(tmp_path):
+    from v23.adapters.ledger import StateLock
+
+    held = StateLock(tmp_path / "state", ".campaign.lock")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    second = v23("campaign", "--sessions", 1, "--state", tmp_path / "state", "--reports", tmp_path / "reports", cwd=tmp_path)
+    assert second.returncode == 75 and "owns" in second.stderr and "Traceback" not in second.stderr
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+    held.release()
+
+
 def test_a_finished_campaign_is_archived_when_a_new_one_starts(first):
     folder, _ = first
     campaign(folder, "--sessions", 1)

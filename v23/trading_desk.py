@@ -298,12 +298,14 @@ class SavingDesk(DeskCore):
     "A desk that does each job once per session and keeps its snapshots."
 
     def _once(self, name: str, session: date | None, work: Callable[[date], dict[str, Any]]) -> dict[str, Any]:
-        "The recorded result of a job, or the result of doing it now."
+        "The recorded result of a job that is done, or the result of doing it now; one that found a difference may be done again."
         session = session or self.session()
         if (kept := self.ledger.job(name, session)) and kept["status"] == "done":
             return kept["result"]
         self.ledger.record("job", {"name": name, "session": session, "status": "started", "result": {}})
-        self.ledger.record("job", {"name": name, "session": session, "status": "done", "result": work(session)})
+        result = work(session)
+        status = "failed" if result.get("stops") else "done"
+        self.ledger.record("job", {"name": name, "session": session, "status": status, "result": result})
         return self.ledger.job(name, session)["result"]  # type: ignore[index]
 
     def save_state(self) -> None:
@@ -424,7 +426,8 @@ class DailyDesk(RebalancingDesk):
             "session": session, "equity": account.equity, "cash": account.cash, "buying_power": account.buying_power, "gross_exposure": gross,
             "positions": held, "benchmark": spy if age == 0 else None, "breaker_state": self.breakers.state, "synthetic": self.wiring.synthetic,
         }  # fmt: skip
-        self.ledger.record("session_closed", closed)
+        if session not in {p.session for p in equity_points(self.ledger)}:
+            self.ledger.record("session_closed", closed)
         self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), session)
         delivered = self.dashboard.send_daily_summary()
         self.save_state()

@@ -24,10 +24,10 @@ from ..errors import LedgerError, OwnedError
 class StateLock:
     "An exclusive hold on a state folder; raises OwnedError (exit 75) when another process has it."
 
-    def __init__(self, state_dir: Path):
+    def __init__(self, state_dir: Path, name: str = ".lock"):
         import fcntl
 
-        self.path = Path(state_dir) / ".lock"
+        self.path = Path(state_dir) / name
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = open(self.path, "a+")  # noqa: SIM115  (held for the life of the owner)
         try:
