@@ -27,7 +27,7 @@ from .adapters.ledger import Ledger, StateLock
 from .adapters.snapshots import read_envelope
 from .backtest import backtest
 from .circuit_breakers import CircuitBreakerManager, KillSwitch
-from .domain import Account, BreakerState, Broker, Clock, Decision, Order, OrderIntent, Position, Purpose, Quote, Side, Signal, Strategy
+from .domain import Account, BreakerState, Broker, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy
 from .errors import InputError, SettingsError
 from .exchange_host import ExchangeHost, read_config
 from .execution.rebalance import DeskView, EquityPoint, drawdown_of, plan_rebalance, unit_volatility
@@ -138,6 +138,7 @@ class Gate:
     def context(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order]) -> PreTradeContext:
         "What the checks are told."
         live = [*(o for o in self.ledger.orders() if o.state.may_be_live), *batch]
+        live = [o for o in live if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
         shares = signed_positions(self.ledger.fills())
         marks = dict(self.marks or {})
         if quote is not None and quote.is_valid:

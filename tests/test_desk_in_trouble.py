@@ -1,4 +1,4 @@
-"A book that loses a fifth is closed, by two readings, and stays closed over a restart."
+"The desk as a whole when things go wrong: lost requests, and a book that loses a fifth."
 
 from decimal import Decimal
 
@@ -34,3 +34,21 @@ def test_one_wrong_reading_sells_nothing(tmp_path):
         desk.broker.account = lambda: replace(account(), equity=next(readings, account().equity))
         desk.look(desk.session())
         assert not desk.kill.is_active and desk.booked_positions() == held
+
+
+def test_F2_requests_that_never_arrived_are_sent_again_by_the_whole_desk(tmp_path):
+    from v23.adapters.bars import load_bars
+    from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+
+    panel = load_bars(seed=7)
+    config = ExchangeConfig("", 7, opening_instant(panel.sessions[-8]), Decimal(100_000))
+    with ExchangeHost(tmp_path / "state", config, panel=panel) as host, open_desk(state=tmp_path / "state", reports=tmp_path / "reports", host=host) as desk:
+        for n in range(6):
+            if n in (0, 5):  # both rebalances: entries, then exits and entries
+                host.server.faults.add("POST", "/v2/orders", "drop", nth=3, times=2)
+            for part in (desk.market_open, desk.rebalance, desk.market_close):
+                result = part(panel.sessions[-8 + n])
+        assert [e.body["code"] for e in desk.ledger.events("error")].count("REPLY_LOST") == 4
+        sent = [o for o in desk.ledger.orders() if o.attempts > 1]
+        assert len(sent) >= 3 and {o.side.value for o in sent} == {"buy", "sell"} and all(o.filled_quantity == o.quantity for o in sent)
+        assert result["stops"] == []
