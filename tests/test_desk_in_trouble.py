@@ -52,3 +52,25 @@ def test_F2_requests_that_never_arrived_are_sent_again_by_the_whole_desk(tmp_pat
         sent = [o for o in desk.ledger.orders() if o.attempts > 1]
         assert len(sent) >= 3 and {o.side.value for o in sent} == {"buy", "sell"} and all(o.filled_quantity == o.quantity for o in sent)
         assert result["stops"] == []
+
+
+def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
+    from dataclasses import replace
+
+    from v23.domain import OrderIntent, OrderState, Purpose, Side
+
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        desk.market_open()
+        desk.rebalance()
+        order = desk.ledger.orders()[0]
+        desk.ledger.record("order", replace(order, state=OrderState.UNKNOWN, sent_at=desk.clock.now()))
+        symbol = next(s for s in desk.booked_positions() if s != order.symbol)
+        session = desk.session()
+        entry = OrderIntent("other", "V21", session, symbol, Side.BUY, Decimal(1), Purpose.ENTRY, 10.0)
+        leave = replace(entry, side=Side.SELL, purpose=Purpose.EXIT)
+        asked = []
+        for seconds in (30, 40):
+            desk.clock.sleep(seconds)
+            quote = desk.broker.quotes([symbol])[symbol]
+            asked.append((desk.gate(entry, quote).allowed, desk.gate(leave, quote).allowed))
+        assert asked == [(True, True), (False, True)]

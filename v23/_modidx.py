@@ -1115,6 +1115,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                             'v23/trading_desk.py'),
                                   'v23.trading_desk.Gate': ('components/trading_desk.html#gate', 'v23/trading_desk.py'),
                                   'v23.trading_desk.Gate.__call__': ('components/trading_desk.html#gate.__call__', 'v23/trading_desk.py'),
+                                  'v23.trading_desk.Gate._lost': ('components/trading_desk.html#gate._lost', 'v23/trading_desk.py'),
                                   'v23.trading_desk.Gate.context': ('components/trading_desk.html#gate.context', 'v23/trading_desk.py'),
                                   'v23.trading_desk.OwnedState': ('components/trading_desk.html#ownedstate', 'v23/trading_desk.py'),
                                   'v23.trading_desk.OwnedState.__init__': ( 'components/trading_desk.html#ownedstate.__init__',
