@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOST_S', 'CONFIRM_S', 'SIMULATED_KEYS', 'SNAPSHOTS', 'equity_points', 'session_errors', 'losing_streak',
            'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate', 'Gate',
-           'unreconciled', 'Wiring', 'OwnedState', 'DeskCore', 'SavingDesk', 'DecidingDesk', 'RebalancingDesk',
-           'DailyDesk', 'TradingDesk', 'open_desk', 'read_status', 'describe_status']
+           'is_lost', 'unreconciled', 'Wiring', 'OwnedState', 'DeskCore', 'SavingDesk', 'DecidingDesk',
+           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'read_status', 'describe_status']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -117,9 +117,6 @@ def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEst
     return kelly_for_basis(basis)
 
 # %% ../nbs/components/85_trading_desk.ipynb #71517e86
-LOST_S = 60.0  # An order may be unknown this long before entries stop
-
-
 @dataclass
 class Gate:
     "Builds the context of the nine checks and asks them; the only way to an order."
@@ -137,10 +134,6 @@ class Gate:
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
         "The decision on one order now; `batch` holds orders decided just before it that are not in the ledger yet."
         return evaluate(intent, self.context(intent, quote, batch), self.settings.risk)
-
-    def _lost(self, order: Order) -> bool:
-        "Nobody knows for a minute whether this order exists: no entries until somebody does."
-        return order.state is OrderState.UNKNOWN and order.sent_at is not None and (self.clock.now() - order.sent_at).total_seconds() > LOST_S
 
     def context(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order]) -> PreTradeContext:
         "What the checks are told."
@@ -165,13 +158,21 @@ class Gate:
             sector_value=math.fsum(v for s, v in values.items() if self.sectors.get(s, "UNKNOWN") == sector),
             quantity_available=shares.get(intent.symbol, Decimal(0)) - selling,
             breaker_state=self.breakers.state,
-            entries_paused=self.breakers.entries_stopped or self.kill.needs_resume or unreconciled(self.ledger) or any(self._lost(o) for o in live),
+            entries_paused=self.breakers.entries_stopped or self.kill.needs_resume or unreconciled(self.ledger) or any(is_lost(o, self.clock.now()) for o in live),
             killed=self.kill.is_active, daily_loss=self.daily_loss,
             entries_today=entries_today(self.ledger, session, intent.intent_id),
             consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
             execution_errors=errors["execution"], api_errors=errors["api"],
             already_sent=any(o.intent_id == intent.intent_id for o in live),
         )  # fmt: skip
+
+# %% ../nbs/components/85_trading_desk.ipynb #55f0139f
+LOST_S = 60.0  # An order may be unknown this long before entries stop
+
+
+def is_lost(order: Order, now: datetime) -> bool:
+    "Nobody has known for a minute whether this order exists: no entries until somebody does."
+    return order.state is OrderState.UNKNOWN and order.sent_at is not None and (now - order.sent_at).total_seconds() > LOST_S
 
 
 def unreconciled(ledger: Ledger) -> bool:
