@@ -38,7 +38,8 @@ def tick_size(price: float) -> Decimal:
 def round_price(price: float, side: Side, passive: bool) -> Decimal:
     "A price on the tick; passive rounds a buy down and a sale up, otherwise the reverse."
     down = (side is Side.BUY) == passive
-    return Decimal(repr(price)).quantize(tick_size(price), ROUND_FLOOR if down else ROUND_CEILING)
+    tick = tick_size(price)
+    return max(tick, Decimal(repr(float(price))).quantize(tick, ROUND_FLOOR if down else ROUND_CEILING))
 
 
 def midpoint_limit(quote: Quote, side: Side) -> Decimal:
@@ -65,14 +66,20 @@ def _refuse(intent: OrderIntent, kind: OrderType, quote: Quote | None, code: str
     return OrderPlan(intent, kind, (), quote, refused=code, detail=detail)
 
 
-def plan_order(intent: OrderIntent, quote: Quote | None, now: datetime, window_end: datetime, settings: ExecutionSettings) -> OrderPlan:
+def plan_order(
+    intent: OrderIntent,
+    quote: Quote | None,
+    now: datetime,
+    window_end: datetime,
+    settings: ExecutionSettings,
+    max_quote_age_s: float = math.inf,  # An older quote, or one from the future, is no quote
+) -> OrderPlan:
     "How to work a parent from this quote, or a plan that is refused with a code."
     entry = intent.purpose is Purpose.ENTRY
-    if quote is None or not quote.is_valid:
-        if entry:
-            return _refuse(intent, OrderType.MARKET, quote, "spread", f"{intent.symbol}: no valid quote")
-        limit = collar_limit(None, intent.reference_price, intent.side, settings)
-        return OrderPlan(intent, OrderType.MARKET_WITH_LIMIT, (_child(intent, now, window_end, limit),), None)
+    if not (intent.quantity.is_finite() and intent.quantity > 0):
+        return _refuse(intent, OrderType.MARKET, quote, "quantity", f"{intent.symbol}: quantity {intent.quantity}; a positive number is expected")
+    if quote is None or not quote.is_valid or not abs(quote.age_s(now)) <= max_quote_age_s:
+        return _plan_blind(intent, quote, now, window_end, settings)
     if entry and quote.spread_bps > settings.max_spread_bps:
         return _refuse(intent, OrderType.LIMIT, quote, "spread", f"{intent.symbol}: spread {quote.spread_bps:.0f} bps, limit {settings.max_spread_bps:.0f}")
     kind = choose_order_type(quote, intent.quantity, intent.purpose, settings)
@@ -83,6 +90,15 @@ def plan_order(intent: OrderIntent, quote: Quote | None, now: datetime, window_e
         OrderType.MARKET_WITH_LIMIT: lambda: collar_limit(quote, intent.reference_price, intent.side, settings),
     }
     return OrderPlan(intent, kind, (_child(intent, now, window_end, limits[kind]() if kind in limits else None),), quote)
+
+
+def _plan_blind(intent: OrderIntent, quote: Quote | None, now: datetime, window_end: datetime, settings: ExecutionSettings) -> OrderPlan:
+    "Without a quote to trust an entry is refused; an exit goes at a collar from its reference price."
+    if intent.purpose is Purpose.ENTRY:
+        seen = f"a quote {quote.age_s(now):.0f} s old" if quote is not None and quote.is_valid else "no valid quote"
+        return _refuse(intent, OrderType.MARKET, quote, "spread", f"{intent.symbol}: {seen}")
+    limit = collar_limit(None, intent.reference_price, intent.side, settings)
+    return OrderPlan(intent, OrderType.MARKET_WITH_LIMIT, (_child(intent, now, window_end, limit),), None)
 
 
 def _child(intent: OrderIntent, now: datetime, window_end: datetime, limit: Decimal | None) -> ChildOrder:

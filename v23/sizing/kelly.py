@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MIN_TRADES', 'PRIOR_TRADES', 'PUBLISHED_WIN_RATE', 'PUBLISHED_PAYOFF', 'kelly_binary', 'ContinuousKelly',
-           'kelly_continuous', 'ruin_probability', 'largest_share_for_drawdown', 'growth_share', 'overbet_factor',
-           'kelly_multi', 'simultaneous_even_money', 'KellyEstimate', 'kelly_from_trades', 'kelly_for_basis']
+           'kelly_continuous', 'ruin_probability', 'largest_share_for_drawdown', 'growth_share', 'implied_share',
+           'best_share', 'overbet_factor', 'kelly_multi', 'simultaneous_even_money', 'KellyEstimate',
+           'kelly_from_trades', 'kelly_for_basis']
 
 # %% ../../nbs/components/20_kelly.ipynb #5174212b
 import math
@@ -37,24 +38,44 @@ class ContinuousKelly:
 
 
 def kelly_continuous(mean: float, volatility: float, riskless: float = 0.0) -> ContinuousKelly:
-    "f* = (m - r)/s², growth r + (m - r)²/2s², volatility (m - r)/s (Thorp, 2006, section 7)."
+    "f* = (m - r)/s², growth r + (m - r)²/2s², volatility (m - r)/s (Thorp, 2006, section 7). Raises InputError unless s is positive."
+    if not 0 < volatility < math.inf:
+        raise InputError(f"volatility is {volatility}; a positive finite number is expected")
     excess = mean - riskless
     return ContinuousKelly(excess / volatility**2, riskless + excess**2 / (2 * volatility**2), excess / volatility)
 
 
 def ruin_probability(level: float, share: float, riskless_term: float = 0.0) -> float:
-    "P(wealth ever <= level · initial) when betting a share c of full Kelly: level^(2/c - 1 + term) (Thorp, 2006, 7.4)."
-    return level ** (2 / share - 1 + riskless_term)
+    """P(wealth ever <= level · initial) when betting a share c of full Kelly: level^(2/c - 1 + term) (Thorp, 2006, 7.4).
+
+    About *initial* wealth, an infinite horizon, continuous prices and true parameters: an optimistic figure. From twice
+    Kelly on it is 1. Raises InputError unless 0 < level <= 1 and the share is positive.
+    """
+    if not (0 < level <= 1 and 0 < share < math.inf):
+        raise InputError(f"level is {level} and share is {share}; a level up to 1 and a positive share are expected")
+    return min(1.0, level ** (2 / share - 1 + riskless_term))
 
 
 def largest_share_for_drawdown(probability: float, level: float = 0.8) -> float:
-    "The largest share of Kelly with P(ever <= level) at most the given probability."
+    "The largest share of Kelly with P(ever <= level) at most the given probability; both strictly between 0 and 1, else InputError."
+    if not (0 < probability < 1 and 0 < level < 1):
+        raise InputError(f"probability is {probability} and level is {level}; both strictly between 0 and 1 are expected")
     return 2 / (1 + math.log(probability) / math.log(level))
 
 
 def growth_share(share: float) -> float:
     "Growth at a share c of Kelly relative to full Kelly: c(2 - c)."
     return share * (2 - share)
+
+
+def implied_share(volatility: float, sharpe: float) -> float:
+    "The share of full Kelly a portfolio of this annual volatility and Sharpe ratio runs: σ/SR, since full Kelly has σ = SR; infinite without an edge."
+    return volatility / sharpe if sharpe > 0 else math.inf
+
+
+def best_share(sharpe: float, years: float) -> float:
+    "The share of estimated Kelly that grows fastest when the Sharpe ratio was measured over some years: SR²/(SR² + 1/T)."
+    return sharpe**2 / (sharpe**2 + 1 / years)
 
 # %% ../../nbs/components/20_kelly.ipynb #a5ac79ad
 def overbet_factor(names: int, correlation: float) -> float:
@@ -63,21 +84,33 @@ def overbet_factor(names: int, correlation: float) -> float:
 
 
 def kelly_multi(means: Sequence[float], volatilities: Sequence[float], correlation: float) -> list[float]:
-    "Joint Kelly fractions inv(C)·mu of assets with one common correlation."
+    "Joint Kelly fractions inv(C)·mu of assets with one common correlation; raises InputError when C cannot be inverted."
     import numpy as np
 
     s = np.asarray(volatilities, dtype=float)
     covariance = np.outer(s, s) * (correlation + (1 - correlation) * np.eye(len(s)))
-    return [float(x) for x in np.linalg.solve(covariance, np.asarray(means, dtype=float))]
+    try:
+        return [float(x) for x in np.linalg.solve(covariance, np.asarray(means, dtype=float))]
+    except np.linalg.LinAlgError as e:
+        raise InputError(f"volatilities {list(volatilities)} with correlation {correlation} give a singular covariance") from e
 
 
 def simultaneous_even_money(names: int, win_rate: float) -> float:
-    "The fraction on each of n independent even-money bets placed at once that maximises expected log wealth."
+    "The fraction on each of n independent even-money bets placed at once that maximises expected log wealth; 0 without an edge."
+    if names < 1 or not 0 <= win_rate <= 1:
+        raise InputError(f"names is {names} and win_rate is {win_rate}; at least one name and 0 to 1 are expected")
+    if win_rate <= 0.5:
+        return 0.0
     from scipy.optimize import brentq
     from scipy.stats import binom
 
     outcomes = [(binom.pmf(k, names, win_rate), 2 * k - names) for k in range(names + 1)]
-    return float(brentq(lambda f: sum(p * x / (1 + f * x) for p, x in outcomes), 0.0, 1 / names - 1e-12, xtol=1e-15))
+    most = 1 / names - 1e-12  # Everything on the table
+
+    def slope(f: float) -> float:
+        return sum(p * x / (1 + f * x) for p, x in outcomes)
+
+    return most if slope(most) > 0 else float(brentq(slope, 0.0, most, xtol=1e-15))
 
 # %% ../../nbs/components/20_kelly.ipynb #bf6be957
 MIN_TRADES = 50

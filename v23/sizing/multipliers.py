@@ -32,7 +32,12 @@ REENTRY = 0.25
 TINY = 1e-12  # The limits are inclusive; a quotient may miss them by the last bit of a float
 
 
-def drawdown_multiplier(drawdown: float | None, limits: RiskLimits, reentry: bool = False) -> Multiplier:
+def drawdown_multiplier(
+    drawdown: float | None,  # Fraction, at most 0
+    limits: RiskLimits,
+    reentry: bool = False,  # A halt or an emergency was lifted by a person
+    reduced: bool = False,  # The breaker at the reduce limit is still set
+) -> Multiplier:
     "1 above the reduce limit, 0.5 at it and below, 0 at the halt limit and below; unknown is 0. Limits are inclusive."
     if not _known(drawdown) or drawdown > 0:  # type: ignore[operator]
         return Multiplier("drawdown", 0.0, drawdown, "drawdown unknown: no new positions", "DRAWDOWN_UNKNOWN")
@@ -42,6 +47,8 @@ def drawdown_multiplier(drawdown: float | None, limits: RiskLimits, reentry: boo
         return Multiplier("drawdown", 0.0, drawdown, f"{drawdown:.1%} at or below {limits.drawdown_halt:.0%}: no new positions")
     if drawdown <= limits.drawdown_reduce + TINY:  # type: ignore[operator]
         return Multiplier("drawdown", 0.5, drawdown, f"{drawdown:.1%} at or below {limits.drawdown_reduce:.0%}")
+    if reduced:
+        return Multiplier("drawdown", 0.5, drawdown, f"{drawdown:.1%}, was at {limits.drawdown_reduce:.0%} and has not recovered")
     return Multiplier("drawdown", 1.0, drawdown, f"{drawdown:.1%} above {limits.drawdown_reduce:.0%}")
 
 # %% ../../nbs/components/22_multipliers.ipynb #20c8e6c2
@@ -64,7 +71,7 @@ def regime_multiplier(vix: float | None, age_sessions: int | None) -> Multiplier
 def volatility_multiplier(unit_volatility: float | None, settings: SizingSettings) -> Multiplier:
     "clip(target / realised, 0.5, 2); an unknown or zero volatility is 0.5."
     if not _known(unit_volatility) or unit_volatility <= 0:  # type: ignore[operator]
-        return Multiplier("volatility", 0.5, unit_volatility, "realised volatility unknown: smallest size")
+        return Multiplier("volatility", 0.5, unit_volatility, "realised volatility unknown: smallest size", "VOLATILITY_UNKNOWN")
     value = min(2.0, max(0.5, settings.target_volatility / unit_volatility))  # type: ignore[operator]
     return Multiplier("volatility", value, unit_volatility, f"target {settings.target_volatility:.0%} / realised {unit_volatility:.0%}")
 
@@ -95,11 +102,12 @@ def combined_multipliers(
     unit_volatility: float | None,  # Annualised, per unit of gross exposure
     limits: RiskLimits,
     settings: SizingSettings,
-    reentry: bool = False,
+    reentry: bool = False,  # A halt or an emergency was lifted by a person
+    reduced: bool = False,  # The breaker at the reduce limit is still set
 ) -> Multipliers:
     "All three from their readings."
     return Multipliers(
-        drawdown_multiplier(drawdown, limits, reentry),
+        drawdown_multiplier(drawdown, limits, reentry, reduced),
         regime_multiplier(vix, vix_age),
         volatility_multiplier(unit_volatility, settings),
     )
