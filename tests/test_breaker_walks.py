@@ -173,6 +173,14 @@ def test_errors_a_person_has_looked_at_count_from_there(desk):
     assert names(later) == ["execution_errors"] and later.errors_since_acknowledged("execution", 3) == 3
 
 
+def test_errors_of_yesterday_hold_until_the_books_agree(desk):
+    clock, read = desk
+    assert names(read(100.0, api_errors=5)) == ["api_errors"]
+    clock.at += timedelta(days=1)
+    assert names(read(100.0, reconciled=False)) == ["api_errors"]
+    assert names(read(100.0)) == []
+
+
 def test_after_a_lifted_halt_trading_comes_back_at_a_quarter_until_the_drawdown_is_mended(desk):
     _, read = desk
     breakers = read(79.0)

@@ -2,7 +2,10 @@
 
 from decimal import Decimal
 
+import pytest
+
 from v23.domain import BreakerState
+from v23.market_calendar import previous_session
 from v23.trading_desk import open_desk
 
 
@@ -74,3 +77,39 @@ def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
             quote = desk.broker.quotes([symbol])[symbol]
             asked.append((desk.gate(entry, quote).allowed, desk.gate(leave, quote).allowed))
         assert asked == [(True, True), (False, True)]
+
+
+def test_a_kill_that_found_no_exchange_goes_on_at_the_next_start(tmp_path):
+    from v23.adapters.bars import load_bars
+    from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+
+    panel = load_bars(seed=7)
+    session = panel.sessions[-8]
+    config = ExchangeConfig("", 7, opening_instant(session), Decimal(100_000))
+    folders = {"state": tmp_path / "state", "reports": tmp_path / "reports"}
+    with ExchangeHost(tmp_path / "state", config, panel=panel) as host:
+        with open_desk(**folders, host=host) as desk:
+            desk.market_open(session)
+            desk.rebalance(session)
+            host.server.faults.add("POST", "/v2/orders", "error", times=10_000)
+            report = desk.kill.activate("drill")
+            assert report["flat"] is False and desk.booked_positions() and not desk.kill.is_flat
+        host.server.faults.waiting.clear()
+        with open_desk(**folders, host=host) as desk:
+            desk.look(session)
+            assert desk.kill.is_flat and desk.booked_positions() == {} == {p.symbol: p for p in desk.broker.positions()}
+
+
+@pytest.mark.parametrize(("lifted", "size"), [(False, 0.0), (True, 0.25)])
+def test_after_a_lifted_halt_the_desk_comes_back_at_a_quarter(tmp_path, lifted, size):
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        session = desk.session()
+        desk.ledger.record("session_closed", {"session": previous_session(session), "equity": Decimal(120_000), "gross_exposure": 0.0, "positions": {}})
+        desk.market_open()
+        assert {x.name for x in desk.breakers.latches} >= {"drawdown_halt", "drawdown_reduce"}
+        if lifted:
+            desk.breakers.acknowledge("drawdown_halt", "Ada", "looked at it")
+        desk.rebalance()
+        sizing = desk.ledger.last("sizing").body
+        assert next(m["value"] for m in sizing["multipliers"] if m["name"] == "drawdown") == size
+        assert all(set(why) for why in sizing["resized"].values()) and bool(sizing["resized"]) is not lifted

@@ -69,6 +69,13 @@ def test_the_order_of_the_names_does_not_matter(book, m, random):
     assert a == b  # to the last bit
 
 
+def test_sums_do_not_depend_on_their_order_to_the_last_bit(rng):
+    names = [f"N{k:02d}" for k in range(30)]
+    kelly = dict(zip(names, rng.uniform(0.01, 0.3, 30), strict=True))
+    sized_as = {size_portfolio(list(rng.permutation(names)), kelly, multipliers(), {}, SETTINGS).names[0].scale for _ in range(50)}
+    assert len(sized_as) == 1 and sized_as.pop() < 1
+
+
 @given(books, reduced, reduced)
 def test_a_larger_multiplier_never_shrinks_a_name_below_one(book, one, other):
     small, large = sorted((one, other))
@@ -116,6 +123,12 @@ def test_orders_move_what_is_held_to_the_targets_sales_first(held, targets, quot
         assert purpose is (Purpose.ENTRY if side is Side.BUY else Purpose.EXIT)
     full_exits = {s for s, q in held.items() if q > 0 and not targets.get(s)}
     assert full_exits <= {o[0] for o in orders}  # priced or not, small or not
+
+
+def test_a_small_change_is_not_traded_and_a_small_exit_is():
+    held, quoted = {"AAA": Decimal(10), "BBB": Decimal(1), "CCC": Decimal(10)}, {"AAA": 10.0, "BBB": 10.0, "CCC": 10.0}
+    targets = {"AAA": Decimal(28), "BBB": Decimal(0), "CCC": Decimal(30)}  # the buffer is 200 dollars
+    assert orders_for_targets(held, targets, quoted, 1e5, 0.002) == [("BBB", Side.SELL, Decimal(1), Purpose.EXIT), ("CCC", Side.BUY, Decimal(20), Purpose.ENTRY)]
 
 
 @given(quantities, quantities, prices, st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -1.0]))

@@ -293,6 +293,14 @@ class KillReport(KillState):
         seq = self.ledger.last_seq if self.ledger is not None else 0
         write_snapshot(self.path, {"active": active, "kill_id": kill_id, "reason": reason}, seq, self.clock.now())
 
+    def _reason(self) -> str:
+        if last := self._last("activated"):
+            return last.body["reason"]
+        try:
+            return self.sentinel.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return f"{self.path.name} says so, or cannot be read"
+
     def save_state(self) -> None:
         "Write kill_switch_state.json as things stand; an unreadable one is left as it is, because it counts as killed."
         if not self._file_says_killed():
@@ -301,8 +309,7 @@ class KillReport(KillState):
 
     def status(self) -> dict[str, Any]:
         "Whether it is active and why, whether the book is flat, and whether entries need a resume."
-        last = self._last("activated") if self.is_active else None
-        told = {"active": self.is_active, "needs_resume": self.needs_resume, "reason": last.body["reason"] if last else ""}
+        told = {"active": self.is_active, "needs_resume": self.needs_resume, "reason": self._reason() if self.is_active else ""}
         return told | {"state": self.state.name, "flat": self.is_flat if self.is_active and self.ledger is not None else None}
 
 # %% ../nbs/components/81_circuit_breakers.ipynb #fb2efef6

@@ -87,6 +87,7 @@ class OrderWire(OrderNotes):
         "Send one order's stored body, once, and write down what came back."
         order = on_sending(order, self.clock.now())
         self.keep(order)
+        self._missing.pop(order.client_order_id, None)  # another attempt needs its own look-ups
         try:
             order = on_broker_order(order, self.broker.submit(order.body), self.clock.now())
         except DuplicateOrder as e:
@@ -397,6 +398,9 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
                 why[p.symbol] = order.reason or order.state.value
         engine.clock.sleep(1.0)
         engine.tracker.poll()
+        for order in engine.tracker.live():
+            if order.purpose is Purpose.KILL and engine.wire.may_resend(order):
+                why[order.symbol] = engine.wire.send(order).reason
     left = {p.symbol: {"quantity": str(p.quantity), "reason": why.get(p.symbol, "not available")} for p in engine.positions() if p.quantity}
     return {"kill_id": kill_id, "flat": not left, "sold": sorted(set(attempts) - set(left)), "left": left}
 

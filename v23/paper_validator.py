@@ -113,7 +113,7 @@ class RecordReader:
         replayed = replay(self.panel, self.strategy, days, start, self.settings, views[0] if views else 0.0)
         fills = self.ledger.fills()
         parents = parent_quality(self.ledger.parents(), self.ledger.orders(), fills)
-        marks = {s: p for d in days for s, p in d.marks.items()}
+        marks = {s: p for d, r in zip(days, replayed, strict=True) for s, p in {**r.marks, **d.marks}.items()}
         records = _days(self.ledger, replayed)
         trades = [t for d in replayed for t in d.trades]
         residual, _ = explain_difference(parents, trades, marks, records[-1].paper_equity, records[-1].replay_equity)

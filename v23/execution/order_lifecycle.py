@@ -135,12 +135,8 @@ LOOKUP_GAP_S = 3.0
 
 
 def may_resend(order: Order, missing_looks: int, now: datetime) -> bool:
-    "An UNKNOWN order may leave again: not found at two look-ups, under three attempts, under ten minutes, not expired."
-    return (
-        order.state is OrderState.UNKNOWN
-        and missing_looks >= 2
-        and order.attempts < MAX_ATTEMPTS
-        and order.sent_at is not None
-        and (now - order.sent_at).total_seconds() <= MAX_UNKNOWN_S
-        and now < order.expires_at
-    )
+    "An UNKNOWN order may leave again: not found at two look-ups, under three attempts, under ten minutes (neither binds a kill), not expired."
+    if order.state is not OrderState.UNKNOWN or missing_looks < 2 or order.sent_at is None or now >= order.expires_at:
+        return False
+    young = order.attempts < MAX_ATTEMPTS and (now - order.sent_at).total_seconds() <= MAX_UNKNOWN_S
+    return young or order.purpose is Purpose.KILL

@@ -19,7 +19,7 @@ from .order_routing import plan_order
 from ..risk.pretrade_checks import PreTradeContext, evaluate
 from ..settings import Settings
 from ..sizing.multipliers import Multipliers
-from ..sizing.targets import Sizing, orders_for_targets, size_portfolio, target_quantities
+from ..sizing.targets import Sizing, kept_names, orders_for_targets, size_portfolio, target_quantities
 
 # %% ../../nbs/components/46_rebalance.ipynb #fb52b024
 MIN_RETURNS = 10  # Sessions before a volatility is called known
@@ -86,7 +86,7 @@ class Rebalance:
 
     sizing: Sizing
     items: tuple[tuple[OrderPlan, Decision], ...]  # In the order they would be sent
-    resized: Mapping[str, str]  # Symbol -> why fewer shares are bought than the target asks
+    resized: Mapping[str, str]  # Symbol -> why fewer shares are bought than the target asks, or why it is left as it is
 
     @property
     def allowed(self) -> tuple[OrderPlan, ...]:
@@ -139,10 +139,12 @@ def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings
     chosen = [s.symbol for s in sorted(signals, key=lambda s: s.rank)][: settings.sizing.max_positions]
     sizing = size_portfolio(chosen, view.kelly, view.multipliers, view.sectors, settings.sizing)
     prices = {s: q.midpoint for s, q in view.quotes.items()}
-    targets = target_quantities(sizing.weights, view.equity, prices)
-    wanted = orders_for_targets(view.held, targets, prices, view.equity, settings.execution.turnover_buffer)
+    worst = {s: q.ask * (1 + settings.execution.collar_bps / 1e4) for s, q in view.quotes.items() if q.is_valid}
+    targets = target_quantities(sizing.weights, view.equity, worst)  # a name at its cap is still within it when the price ticks up
+    kept = kept_names(sizing, prices)
+    wanted = orders_for_targets(view.held, targets, prices, view.equity, settings.execution.turnover_buffer, kept)
     affordable = fit_to_cash(wanted, view.quotes, view.cash)
-    resized = {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
+    resized = kept | {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
     items: list[tuple[OrderPlan, Decision]] = []
     reserved: dict[str, float] = {}
     for symbol, side, quantity, purpose in wanted:
@@ -164,7 +166,7 @@ def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings
         )
         taken = sum(p.intent.purpose is Purpose.ENTRY for p, d in items if d.allowed)
         decision = evaluate(intent, context_of(view, quote, symbol, reserved, taken), settings.risk)
-        items.append((plan_order(intent, quote, view.now, view.window[1], settings.execution), decision))
+        items.append((plan_order(intent, quote, view.now, view.window[1], settings.execution, settings.risk.max_quote_age_s), decision))
         if decision.allowed:
             reserved[symbol] = reserved.get(symbol, 0.0) + side.sign * float(quantity) * prices.get(symbol, math.nan)
     return Rebalance(sizing, tuple(items), resized)

@@ -6,7 +6,6 @@
 __all__ = ['RecordedDay', 'ReplayTrade', 'ReplayDay', 'marks_of', 'replay']
 
 # %% ../../nbs/components/65_replay.ipynb #e1947195
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -58,6 +57,7 @@ class ReplayDay:
     signals: tuple[Signal, ...]
     trades: tuple[ReplayTrade, ...]
     breaker_state: BreakerState
+    marks: Mapping[str, float]  # Closing price of every name held, dollars
 
 # %% ../../nbs/components/65_replay.ipynb #5f2db2e9
 @dataclass
@@ -77,12 +77,12 @@ class _Book:
         return sum((q * Decimal(str(marks[s])) for s, q in self.held.items()), Decimal(0))
 
 
-def marks_of(day: RecordedDay, panel: Panel, held: Mapping[str, Decimal], before: Mapping[str, float]) -> dict[str, float]:
-    "Closing prices for what is held: the record's own mark, else the bar's close, else the last mark."
+def marks_of(day: RecordedDay, panel: Panel, held: Mapping[str, Decimal], last: Mapping[str, float]) -> dict[str, float]:
+    "Closing prices for what is held: the record's own mark, else the bar's close, else the last known price."
     marks = {}
     for symbol in held:
         bar = panel.bar(symbol, day.session)
-        marks[symbol] = day.marks.get(symbol, bar.close if bar else before.get(symbol, math.nan))
+        marks[symbol] = day.marks.get(symbol, bar.close if bar else last[symbol])
     return marks
 
 # %% ../../nbs/components/65_replay.ipynb #87c28f9f
@@ -93,6 +93,7 @@ class _State:
     points: list[EquityPoint]
     fills: list[Fill]
     start: float
+    last: dict[str, float]  # Latest known price per name ever held, dollars
     lifted: float = -1.0  # Length of the streak that was last paused for
 
     def read(self, reading: LossReading, limits: RiskLimits) -> None:
@@ -124,7 +125,7 @@ def _rebalance(state: _State, day: RecordedDay, panel: Panel, strategy: Strategy
     known = panel.upto(day.as_of)
     signals = strategy.signals(known, day.as_of)
     mids = {s: q.midpoint for s, q in day.quotes.items() if q.is_valid}
-    equity = float(state.book.cash + state.book.value({s: mids.get(s, math.nan) if s in mids else day.marks.get(s, math.nan) for s in state.book.held}))
+    equity = float(state.book.cash + state.book.value(state.last | mids))
     reading = _reading(state, day, day.decided_at, equity)
     state.read(reading, settings.risk)
     vix, age = panel.market_at("vix", day.as_of)
@@ -132,24 +133,29 @@ def _rebalance(state: _State, day: RecordedDay, panel: Panel, strategy: Strategy
     view = DeskView(
         session=day.session, now=day.decided_at, window=day.window, equity=equity, cash=float(state.book.cash), held=held, available=held, quotes=day.quotes,
         sectors=panel.sectors, kelly=kelly,
-        multipliers=combined_multipliers(drawdown_of(state.points, equity), vix, age, unit_volatility(state.points), settings.risk, settings.sizing),
+        multipliers=combined_multipliers(
+            drawdown_of(state.points, equity), vix, age, unit_volatility(state.points), settings.risk, settings.sizing,
+            reduced="drawdown_reduce" in {x.name for x in state.latches},
+        ),
         breaker_state=breaker_state(state.latches, reading, settings.risk), entries_paused=entries_stopped(state.latches), daily_loss=reading.daily,
         consecutive_losses=reading.consecutive_losses, losses_acknowledged=not entries_stopped(state.latches) and state.lifted >= reading.consecutive_losses,
     )  # fmt: skip
     plans = plan_rebalance(view, signals, settings, strategy.name).allowed
     exits = [p for p in plans if p.intent.purpose is not Purpose.ENTRY]
-    trades = [_trade(state, day, p, mids) for p in exits]
+    trades = [_trade(state, day, p, mids, panel) for p in exits]
     after = _reading(state, day, day.decided_at, equity)
     if after.consecutive_losses < settings.risk.max_consecutive_losses or state.lifted >= after.consecutive_losses:
-        trades += [_trade(state, day, p, mids) for p in plans if p.intent.purpose is Purpose.ENTRY]
+        trades += [_trade(state, day, p, mids, panel) for p in plans if p.intent.purpose is Purpose.ENTRY]
     return signals, tuple(trades)
 
 
-def _trade(state: _State, day: RecordedDay, plan: OrderPlan, mids: Mapping[str, float]) -> ReplayTrade:
-    "Fill one plan in full at the midpoint of the decision."
+def _trade(state: _State, day: RecordedDay, plan: OrderPlan, mids: Mapping[str, float], panel: Panel) -> ReplayTrade:
+    "Fill one plan in full at the midpoint of the decision; a sale without a quote at the session's close."
     i = plan.intent
-    price = mids.get(i.symbol, i.reference_price)
+    bar = panel.bar(i.symbol, day.session)
+    price = mids[i.symbol] if i.symbol in mids else bar.close if bar else state.last[i.symbol]
     state.book.trade(i.symbol, i.side, i.quantity, price)
+    state.last[i.symbol] = price
     at = (day.done_at or {}).get(i.intent_id, day.decided_at)
     assert at is not None
     state.fills.append(Fill(i.intent_id, "", "", i.symbol, i.side, i.quantity, Decimal(str(price)), at))
@@ -170,19 +176,19 @@ def _flatten(state: _State, day: RecordedDay, panel: Panel) -> tuple[ReplayTrade
 # %% ../../nbs/components/65_replay.ipynb #01b7d074
 def replay(panel: Panel, strategy: Strategy, days: Sequence[RecordedDay], start_cash: float, settings: Settings, kelly: float) -> tuple[ReplayDay, ...]:
     "The recorded sessions through the same rules without an exchange; the replay starts in cash."
-    state = _State(_Book(Decimal(str(start_cash)), {}), (), [], [], start_cash)
-    marks: dict[str, float] = {}
+    state = _State(_Book(Decimal(str(start_cash)), {}), (), [], [], start_cash, {})
     result = []
     for day in days:
         flattened = _flatten(state, day, panel) if any(x.state is BreakerState.EMERGENCY for x in state.latches) else ()
         signals, trades = _rebalance(state, day, panel, strategy, settings, kelly) if day.as_of else ((), ())
         trades = flattened + trades
-        marks = marks_of(day, panel, state.book.held, marks)
+        marks = marks_of(day, panel, state.book.held, state.last)
+        state.last |= marks
         value = float(state.book.value(marks))
         equity = float(state.book.cash) + value
         close = session_hours(day.session).close
         reading = _reading(state, day, close, equity)
         state.read(reading, settings.risk)
         state.points.append(EquityPoint(day.session, equity, value / equity))
-        result.append(ReplayDay(day.session, equity, float(state.book.cash), value / equity, signals, trades, breaker_state(state.latches, reading, settings.risk)))
+        result.append(ReplayDay(day.session, equity, float(state.book.cash), value / equity, signals, trades, breaker_state(state.latches, reading, settings.risk), marks))
     return tuple(result)
