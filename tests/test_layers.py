@@ -1,4 +1,4 @@
-"A notebook's number is its layer: every exported module imports from lower numbers only."
+"A notebook's number is its layer, read as a decimal fraction (751 lies between 75 and 76): a module imports from lower ones only."
 
 import ast
 import re
@@ -47,7 +47,7 @@ def upward_imports(package: Path) -> list[str]:
     "One line per module without a notebook, and per import that does not go down."
     known = modules(package)
     notebooks = {name: notebook_of(path) for name, path in known.items()}
-    numbers = {name: int(m.group(1)) for name, book in notebooks.items() if book and (m := re.match(r"(\d+)_", book))}
+    numbers = {name: float(f"0.{m.group(1)}") for name, book in notebooks.items() if book and (m := re.match(r"(\d+)_", book))}
     lines = [f"{name}: no header that names a numbered notebook" for name in known if name not in numbers]
     for name, path in known.items():
         for target, line in imported(name, ast.parse(path.read_text(encoding="utf-8")), known):

@@ -93,7 +93,7 @@ def test_the_page_is_clean(kind, path):
 
 def test_numbers_are_layers_and_no_module_has_two_pages():
     names = [path.stem for kind, path in PAGES if kind == "components"]
-    assert [n for n in names if not re.fullmatch(r"\d\d_[a-z0-9_]+", n)] == []
+    assert [n for n in names if not re.fullmatch(r"\d{2,3}_[a-z0-9_]+", n)] == []
     exported = [m.group(1) for kind, path in PAGES if kind == "components" if (m := re.search(r"#\| *default_exp +([\w.]+)", path.read_text()))]
     assert len(set(exported)) == len(exported) == len(names)
 

@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 from v23.errors import OwnedError, PortInUseError, StateError
 from v23.market_calendar import NEW_YORK, session_hours
 from v23.market_data import panel_from_frames
-from v23.simulator.exchange import Exchange, available, buying_power, fractionable
+from v23.simulator.account import available, buying_power, fractionable
+from v23.simulator.exchange import Exchange
 from v23.simulator.server import LoopbackAdapter, RemoteClock, SimulatorServer, VirtualClock
 from v23.synthetic_market import synthetic_panel
 

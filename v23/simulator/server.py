@@ -18,7 +18,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import BrokerError, InputError, PortInUseError, V23Error
-from .exchange import Exchange, Fault, Response, new_york_hours, respond
+from .account import new_york_hours
+from .exchange import Exchange
+from .faults import Fault
+from .wire import Response, respond
 
 # %% ../../nbs/components/76_simulator_server.ipynb #663bef1c
 class VirtualClock:
