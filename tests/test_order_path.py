@@ -107,7 +107,7 @@ def test_a_lost_reply_never_makes_a_second_order(fault, desk):
 def test_F5_an_order_that_is_not_visible_yet_is_resent_under_the_same_id_and_collides_harmlessly(desk):
     plans = desk.plans(1)
     desk.server.faults.add("POST", "/v2/orders", "accept_then_hang_up")
-    desk.exchange.hidden["*"] = 3
+    desk.server.faults.add("GET", "/v2/orders:by_client_order_id", "hide_order", times=3)
     desk.trade(plans)
     desk.check(orders=1)
     order = desk.ledger.orders()[0]
@@ -118,7 +118,7 @@ def test_F4_the_duplicate_answer_means_the_order_exists(desk):
     plans = desk.plans(1)
     desk.engine.plan(plans)
     desk.server.faults.add("POST", "/v2/orders", "accept_then_hang_up")
-    desk.exchange.hidden["*"] = 2
+    desk.server.faults.add("GET", "/v2/orders:by_client_order_id", "hide_order", times=2)
     desk.engine.work(START.date(), END)
     desk.check(orders=1)
 

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'StateOption', 'ReportsOption', 'BarsOption', 'SeedOption', 'JsonOption', 'STATE', 'REPORTS', 'say', 'answer',
-           'parse_day', 'campaign', 'backtest', 'signals', 'simulate', 'job', 'status', 'validate', 'version', 'main']
+           'parse_day', 'parse_instant', 'campaign', 'backtest', 'signals', 'simulate', 'job', 'status', 'validate',
+           'version', 'main']
 
 # %% ../nbs/components/96_cli.ipynb #b18d9631
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +56,21 @@ def parse_day(text: str, name: str) -> Any:
         return date.fromisoformat(text) if text else None
     except ValueError:
         raise InputError(f"{name} is {text!r}; a date like 2026-01-23 is expected") from None
+
+
+def parse_instant(text: str, name: str, of_session: Callable[[Any], Any]) -> Any:
+    "An instant with its zone, or what a date stands for; None for an empty text; raises InputError naming the option."
+    from datetime import date, datetime
+
+    if not text:
+        return None
+    try:
+        moment = of_session(date.fromisoformat(text)) if len(text) == 10 else datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InputError(f"{name} is {text!r}; an instant with its zone like 2026-03-10T10:00-04:00, or a date, is expected")
+    return moment
 
 # %% ../nbs/components/96_cli.ipynb #45779d4e
 @app.command()
@@ -144,23 +161,49 @@ def signals(
 # %% ../nbs/components/96_cli.ipynb #e6a84b85
 @app.command()
 def simulate(
-    port: Annotated[int, typer.Option("--port", help="Loopback port; 0 picks a free one.", min=0, max=65535)] = 8123,
+    port: Annotated[int, typer.Option("--port", help="0 picks a free one.", min=0, max=65535)] = 8123,
     speed: Annotated[float, typer.Option("--speed", help="Virtual seconds per real second; 0 waits for POST /sim/advance.", min=0)] = 1.0,
-    start: Annotated[str, typer.Option("--start", help="Session whose open the clock starts at.")] = "",
+    at: Annotated[str, typer.Option("--at", help="Virtual instant a fresh account opens at, like 2026-03-10T10:00-04:00; a date opens before its bell.")] = "",
     cash: Annotated[float, typer.Option("--cash", help="Starting cash in dollars.")] = 100_000.0,
+    margin: Annotated[int, typer.Option("--margin", help="Buying power per dollar of equity: 1, 2 or 4.")] = 1,
+    faults: Annotated[str, typer.Option("--faults", help="mild, wild, or a TOML file of faults, halts, splits, dividends, flows and orders.")] = "",
+    record: Annotated[Path | None, typer.Option("--record", help="Keep every command in this file; the same call goes on where it stopped.")] = None,
+    key: Annotated[str, typer.Option("--key", help="The only key that is accepted; any by default.", envvar="V23_SIMULATE_KEY")] = "",
+    secret: Annotated[str, typer.Option("--secret", help="Its secret.", envvar="V23_SIMULATE_SECRET")] = "",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    expose: Annotated[bool, typer.Option("--expose", help="Allow an address other machines reach; needs --key and --secret.")] = False,
     seed: SeedOption = 7,
     bars: BarsOption = "",
-    state: StateOption = STATE,
+    state: Annotated[Path | None, typer.Option("--state", help="Serve the account a campaign keeps in this state folder.")] = None,
 ) -> None:
-    """Serve the simulated exchange on 127.0.0.1 for any Alpaca client; Ctrl-C ends it.
+    """Serve the simulated exchange for any Alpaca client, trading, data and streams on one port; Ctrl-C ends it.
 
-    Example:  v23 simulate --port 8123 --speed 60   then point url_override of alpaca-py at the address it prints.
+    The first line on the standard output is JSON with the addresses. A page at / shows the account.
+
+    Examples:
+
+      v23 simulate --port 8123 --speed 60
+
+      v23 simulate --at 2026-03-10T10:00-04:00 --faults wild --record run.jsonl
     """
-    from v23.exchange_host import serve_exchange
+    from v23.exchange_host import ExchangeHost, SimulatedExchange, Serving, opening_instant, serve_until_told
 
-    serve_exchange(state, bars, seed, parse_day(start, "--start"), cash, port, speed, say)
+    if bool(key) != bool(secret):
+        raise InputError("--key and --secret go together; one of them is missing")
+    serving = Serving(port, host, 0.0, (key, secret) if key else None, expose)
+    if state is not None:
+        served: ExchangeHost | SimulatedExchange = ExchangeHost(state, serving=serving)
+        served.start()
+    else:
+        moment = parse_instant(at, "--at", opening_instant)
+        served = SimulatedExchange(bars, seed, moment, cash, margin, faults, record, serving)
+    say(f"simulated exchange at {served.url}, virtual time {served.exchange.now:%Y-%m-%d %H:%M} New York, speed {speed:g}; Ctrl-C ends it")
+    try:
+        serve_until_told(served, speed, lambda facts: print(json.dumps(facts), flush=True))
+    finally:
+        served.close()
 
-
+# %% ../nbs/components/96_cli.ipynb #6b0d7abb
 @app.command()
 def job(
     name: Annotated[str, typer.Argument(help="market_open, rebalance, market_close or validation.")],
