@@ -68,12 +68,9 @@ def halts(draw, day=DAY):
 # a bar becomes a day
 
 
-@given(bars(), st.integers(0, 99), st.sampled_from((DAY, EARLY)), splits(), st.booleans())
-def test_the_minutes_of_a_day_add_up_to_its_raw_bar(bar, seed, day, events, with_halts):
-    if with_halts:
-        hours = session_hours(day)
-        events = [*events, Halt("AAA", hours.open - SECOND, hours.open + 95 * SECOND), Halt("AAA", hours.close - 1000 * SECOND, hours.close + SECOND)]
-    market = SimulatedMarket(panel_of(bar), seed, events)
+@given(st.data(), bars(), st.integers(0, 99), st.sampled_from((DAY, EARLY)), splits())
+def test_the_minutes_of_a_day_add_up_to_its_raw_bar(data, bar, seed, day, events):
+    market = SimulatedMarket(panel_of(bar), seed, [*events, *data.draw(halts(day))])
     raw, m = market.raw_bar("AAA", day), market.minutes("AAA", day)
     n = int((session_hours(day).close - session_hours(day).open).total_seconds() // 60)
     assert n == (210 if day == EARLY else 390)
@@ -84,6 +81,7 @@ def test_the_minutes_of_a_day_add_up_to_its_raw_bar(bar, seed, day, events, with
     assert (m.low <= m.vwap).all() and (m.vwap <= m.high).all()
     assert ((m.count == 0) == (m.volume == 0)).all() and (m.count <= m.volume).all()
     assert (market.auction_open("AAA", day), market.auction_close("AAA", day)) == (raw.open, raw.close)
+    assert market.path("AAA", day).so_far(session_hours(day).close) == raw
 
 
 def wrong(path, **change):
@@ -250,6 +248,26 @@ def test_the_day_stands_still_in_a_halt_and_catches_up_in_the_reopening_auction(
     assert (m.volume[90:120] == 0).all() and (m.high[90:120] == m.low[90:120]).all() and m.volume[120] == p.volume[90:121].sum()
     for field in ("open", "high", "low", "close", "volume", "vwap", "count"):
         assert (getattr(m, field)[:90] == getattr(p, field)[:90]).all() and (getattr(m, field)[121:] == getattr(p, field)[121:]).all()
+
+
+@pytest.mark.parametrize("edge", ["high", "low"])
+def test_a_high_or_low_inside_a_halt_is_seen_in_the_reopening_auction(edge):
+    panel, name = synthetic(), synthetic().symbols[5]
+    path = SimulatedMarket(panel, 3).path(name, DAY)
+    k = int(path.price.argmax() if edge == "high" else path.price.argmin())
+    start, end = (path.hours.open + timedelta(minutes=int(np.clip(n, 0, 390))) for n in (k - 5, k + 5))
+    m = SimulatedMarket(panel, 3, [Halt(name, start, end)]).minutes(name, DAY)
+    extreme = getattr(m, edge) == getattr(panel.bar(name, DAY), edge)
+    assert np.flatnonzero(extreme).tolist() == [min(k + 5, 389)]
+
+
+def test_halts_within_a_minute_and_up_to_the_close_end_where_they_end():
+    name = synthetic().symbols[5]
+    inside, last = Halt(name, at(DAY, 11, 0, 10), at(DAY, 11, 0, 40)), Halt(name, at(DAY, 15, 50), at(DAY, 16, 0, 30))
+    market = SimulatedMarket(synthetic(), 3, [inside, last])
+    assert market.next_crossing(name, DAY, at(DAY, 11, 0, 20), True, 1e6) == inside.end
+    assert market.next_crossing(name, DAY, at(DAY, 15, 49, 30), True, 1e6) is None
+    assert market.path(name, DAY).so_far(at(DAY, 16)) == market.raw_bar(name, DAY)
 
 
 # the feed

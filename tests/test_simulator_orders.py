@@ -12,6 +12,7 @@ import pytest
 import requests
 from alpaca.common.exceptions import APIError
 from alpaca.trading.client import TradingClient
+from alpaca.trading.requests import MarketOrderRequest
 
 from v23.errors import InputError, StateError
 from v23.exchange_host import Serving, SimulatedExchange
@@ -417,6 +418,22 @@ def test_F9_a_body_that_drips_takes_its_time():
 def test_F14_a_skewed_clock_tells_another_time():
     _, clock, _ = client_meets("clock_skew", "/v2/clock", call=lambda c: c.get_clock(), seconds=-45)
     assert clock.timestamp == NOON - timedelta(seconds=45)
+
+
+def test_the_log_names_the_order_of_every_fault():
+    x = exchange()
+    client = TradingClient("k", "s", url_override="http://simulated")
+    client._session.mount("http://simulated", LoopbackAdapter(x))
+    client._retry = 0
+    x.faults.add("POST", "/v2/orders", "accept_then_error")
+    x.faults.add("DELETE", "/v2/orders/", "drop")
+    x.plan_order_fault("no_fill")
+    with pytest.raises(APIError):
+        client.submit_order(MarketOrderRequest(symbol=NAME, qty=1, side="buy", time_in_force="day", client_order_id="mine"))
+    placed = client.get_order_by_client_id("mine")
+    with pytest.raises(requests.ConnectionError):
+        client.cancel_order_by_id(placed.id)
+    assert [(h.kind, h.order) for h in x.faults.log] == [("accept_then_error", "mine"), ("no_fill", "mine"), ("drop", str(placed.id))]
 
 
 def test_positions_lag_behind_orders():

@@ -346,6 +346,7 @@ class AccountState(Timeline):
         self.configurations: dict[str, Any] = dict(DEFAULT_CONFIGURATIONS) | {"max_margin_multiplier": str(self.terms.multiplier)}
         self.order_faults = [replace(f) for f in self.terms.order_faults]
         self.taken: dict[tuple[str, Side, datetime], Decimal] = {}  # Shares traded against a minute's quote
+        self.on_order_fault: Callable[[SimOrder, OrderFault], None] = lambda order, fault: None
         self.marks: dict[str, Decimal] = {}  # What a share is worth now, as far as somebody asked
         self.reserved: Decimal | None = None  # Dollars reserved by open orders, while nothing changes
         self._closing = session_hours(session_for(self._now)[0])  # The next close that marks the account

@@ -210,6 +210,7 @@ class Exchange(JournaledAccount):
         super().__init__(panel, seed, start, scenario.terms(Decimal(cash), multiplier), journal)
         self.lock = threading.RLock()
         self.faults = FaultPlan([replace(f) for f in scenario.faults], scenario.profile, seed, lambda: self.now)
+        self.on_order_fault = lambda order, fault: self.faults.note(fault.kind, "ORDER", "/v2/orders", order.client_order_id)
 
     def advance_to(self, moment: datetime) -> None:
         "Move virtual time forward, never backward."

@@ -60,8 +60,9 @@ class Hit:
     number: int  # 1, 2, 3 …
     at: datetime | None  # Virtual time
     kind: str
-    method: str
+    method: str  # ORDER for a fault of the exchange itself
     path: str
+    order: str = ""  # The order it happened to: its client's id, or its path
 
 # %% ../../nbs/components/756_simulator_faults.ipynb #cf3b8772
 PROFILES: Mapping[str, Mapping[str, float]] = {
@@ -107,7 +108,7 @@ class FaultPlan:
         "Plan a fault for the nth matching request and those after it; raises InputError for what cannot be planned."
         self.waiting.append(Fault(method, path_prefix, kind, nth - 1, times, status, seconds))
 
-    def take(self, method: str, path: str) -> Fault | None:
+    def take(self, method: str, path: str, order: str = "") -> Fault | None:
         "The fault of this request, if one is due; every plan that matches counts it."
         self.asked += 1
         due = None
@@ -122,8 +123,12 @@ class FaultPlan:
                     self.waiting.remove(fault)
         due = due or self._draw(method, path)
         if due is not None:
-            self.log.append(Hit(len(self.log) + 1, self.now() if self.now else None, due.kind, method, path))
+            self.note(due.kind, method, path, order)
         return due
+
+    def note(self, kind: str, method: str, path: str, order: str) -> None:
+        "Write down what happened."
+        self.log.append(Hit(len(self.log) + 1, self.now() if self.now else None, kind, method, path, order))
 
     def hide(self, fault: Fault) -> None:
         "The order of this fault is not found at the next look-ups, as often as the fault had times left and once more."

@@ -291,7 +291,7 @@ def minute_bars(path: MinutePath) -> Minutes:
         for prices in (opened, high, low, close):
             prices[a:auction] = held[0]
         volume[a:auction] = 0
-    vwap = np.clip((opened + high + low + close) / 4, low, high)
+    vwap = ((opened + close) + (high + low)) / 4  # summed in pairs it cannot round out of the minute's range
     count = np.ceil(volume / 100)  # a trade is a round lot
     return Minutes(path.hours, opened, high, low, close, volume.astype(np.int64), vwap, count.astype(np.int64))
 

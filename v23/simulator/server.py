@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['LIMIT_PER_MINUTE', 'LOOK_UP', 'HUGE', 'LOOPBACK', 'VirtualClock', 'RemoteClock', 'SystemClock', 'HangUp', 'Drip',
-           'Shell', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter', 'stream_reply', 'serve_stream',
-           'sim_routes', 'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket', 'SimulatorServer']
+           'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter', 'stream_reply',
+           'serve_stream', 'sim_routes', 'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket',
+           'SimulatorServer']
 
 # %% ../../nbs/components/76_simulator_server.ipynb #10b29aef
 import hmac
 import json
+import re
 import socket
 import threading
 import time
@@ -121,7 +123,7 @@ class Shell:
         if not self.permits(headers.get("apca-api-key-id", ""), headers.get("apca-api-secret-key", "")):
             return self._label(respond(401, {"code": 40110000, "message": "request is not authorized"}))
         with self.exchange.lock:
-            fault = self.exchange.faults.take(method, path)
+            fault = self.exchange.faults.take(method, path, concerned(path, query, body))
             if fault is None:
                 return self._label(self._remembered(method, path, query, body))
             return self._spoiled(fault, method, path, query, body)
@@ -164,6 +166,16 @@ LOOK_UP = ("GET", "/v2/orders:by_client_order_id")
 HUGE = 6_000_000  # Bytes
 
 
+def concerned(path: str, query: Mapping[str, str], body: bytes) -> str:
+    "The order a request is about, for the log: its client's id, or the id in its path."
+    if path.startswith("/v2/orders/"):
+        return path.removeprefix("/v2/orders/")
+    if path == "/v2/orders" and body:
+        found = re.search(rb'"client_order_id"\s*:\s*"([^"]{1,128})"', body)
+        return found.group(1).decode("utf-8", "replace") if found else ""
+    return query.get("client_order_id", "")
+
+
 def refusal_of(fault: Fault) -> Response | HangUp | None:
     "The answer to a request the exchange never sees; None for a fault that lets it through."
     if fault.kind == "drop":
@@ -177,7 +189,7 @@ def refusal_of(fault: Fault) -> Response | HangUp | None:
         return Response(429, limited.body, dict(limited.headers) | ({"Retry-After": "1"} if fault.kind == "429" else {}))
     return respond(fault.status, {"message": "simulated fault"}) if fault.kind == "error" else None
 
-
+# %% ../../nbs/components/76_simulator_server.ipynb #08db003d
 def spoil(fault: Fault, reply: Response) -> Response | HangUp | Drip:
     "What reaches the client of an answer that was given."
     json_type = {**reply.headers, "Content-Type": "application/json"}
@@ -372,7 +384,7 @@ def status_page(exchange: Exchange) -> str:
         f"<p>Equity {account['equity']}, cash {account['cash']}, buying power {account['buying_power']}.</p>"
         + table("Positions", held, "symbol", "qty", "avg_entry_price", "current_price", "unrealized_pl")
         + table("Latest orders", orders, "submitted_at", "symbol", "side", "qty", "type", "status", "filled_qty", "filled_avg_price")
-        + table("Latest faults", [to_plain(h) for h in hits[::-1]], "number", "at", "kind", "method", "path")
+        + table("Latest faults", [to_plain(h) for h in hits[::-1]], "number", "at", "kind", "method", "path", "order")
         + "</html>"
     )
 

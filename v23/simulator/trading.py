@@ -40,6 +40,8 @@ def post_order(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     check_account(x, order)
     order.status = "pending_new" if session_for(x._now)[1] else "accepted"
     order.fault = x.fault_of(order)
+    if order.fault is not None:
+        x.on_order_fault(order, order.fault)
     keep(x, order, arrive, "latency")
     return one_order(order)
 
