@@ -126,6 +126,7 @@ def order_json(o: SimOrder) -> dict[str, Any]:
 
 
 def _order_json(o: SimOrder) -> dict[str, Any]:
+    "The object, written anew."
     times = {k: stamp(o.times.get(k)) for k in ("filled_at", "expired_at", "expires_at", "canceled_at", "failed_at", "replaced_at")}
     average = (o.paid / o.filled).quantize(MICRO, ROUND_HALF_UP) if o.filled else None
     created, intent = stamp(o.created_at), f"{o.side.value}_to_{'open' if o.opens else 'close'}"
@@ -157,6 +158,7 @@ def within_calendar(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+@lru_cache(maxsize=4096)
 def session_for(moment: datetime) -> tuple[date, bool]:
     "The session an order placed at an instant belongs to, and whether the market is open."
     today = session_of(moment)
@@ -349,11 +351,12 @@ class AccountState(Timeline):
         self.on_order_fault: Callable[[SimOrder, OrderFault], None] = lambda order, fault: None
         self.marks: dict[str, Decimal] = {}  # What a share is worth now, as far as somebody asked
         self.reserved: Decimal | None = None  # Dollars reserved by open orders, while nothing changes
+        self.values: tuple[Decimal, Decimal] | None = None  # Net and gross value of the holdings, while nothing changes
         self._closing = session_hours(session_for(self._now)[0])  # The next close that marks the account
 
     def changed(self) -> None:
-        "What open orders reserve is counted again."
-        self.reserved = None
+        "What is held and what open orders reserve is counted again."
+        self.reserved = self.values = None
 
     @property
     def multiplier(self) -> int:
@@ -387,7 +390,7 @@ class SimulatedAccount(AccountState):
 
     def _set_now(self, moment: datetime) -> None:
         if moment > self._now:
-            self._now = moment
+            self._now, self.values = moment, None
             self.marks.clear()
 
     def _close_sessions(self, moment: datetime) -> None:
@@ -443,8 +446,11 @@ def equity(x: SimulatedAccount, moment: datetime) -> Decimal:
 
 def buying_power(x: SimulatedAccount) -> Decimal:
     "Dollars that may still be spent: the multiple of equity less what is held or owed and what open orders reserve."
-    values = [h.quantity * mark(x, s, x._now) for s, h in x.holdings.items()]
-    return (x.cash + sum(values, ZERO)) * x.multiplier - sum(map(abs, values), ZERO) - reserved_cash(x)
+    if x.values is None:
+        values = [h.quantity * mark(x, s, x._now) for s, h in x.holdings.items()]
+        x.values = sum(values, ZERO), sum(map(abs, values), ZERO)
+    net, gross = x.values
+    return (x.cash + net) * x.multiplier - gross - reserved_cash(x)
 
 
 def reserved_cash(x: SimulatedAccount) -> Decimal:
@@ -494,6 +500,7 @@ def apply_split(x: SimulatedAccount, split: Split) -> None:
     if h is None:
         return
     before, h.quantity = h.quantity, (h.quantity * split.ratio).quantize(DUST)
+    x.changed()
     record_activity(x, "SPLIT", ZERO, f"split {text(split.ratio)} for 1", symbol=split.symbol, qty=text(h.quantity - before))
 
 

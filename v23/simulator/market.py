@@ -304,6 +304,7 @@ class TradedSessions:
         trading = set(sessions_between(first, last))
         self.sessions = tuple(s for s in panel.sessions if s in trading)
         self.columns = {s: n for n, s in enumerate(panel.symbols)}
+        self._latest: tuple[datetime | None, int] = (None, 0)
         self._there = np.asfortranarray(~np.isnan(panel.close[[panel.row(s) for s in self.sessions]]))
 
     def before(self, day: date) -> int:
@@ -311,9 +312,11 @@ class TradedSessions:
         return bisect_left(self.sessions, day)
 
     def opened(self, moment: datetime) -> int:
-        "How many sessions had opened at an instant."
-        n = self.before(session_of(moment) + timedelta(days=1))
-        return n - 1 if n and session_hours(self.sessions[n - 1]).open > moment else n
+        "How many sessions had opened at an instant; the latest answer is remembered, since many ask about the same one."
+        if self._latest[0] != moment:
+            n = self.before(session_of(moment) + timedelta(days=1))
+            self._latest = moment, n - 1 if n and session_hours(self.sessions[n - 1]).open > moment else n
+        return self._latest[1]
 
     def last(self, symbol: str, n: int) -> date | None:
         "The latest of the first n sessions in which a symbol has a bar."

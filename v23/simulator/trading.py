@@ -49,7 +49,7 @@ def post_order(x: SimulatedAccount, query: Query, body: bytes) -> Response:
 def keep(x: SimulatedAccount, order: SimOrder, then: Callable[[SimulatedAccount, SimOrder], None], what: str) -> None:
     "The order is the exchange's from here on."
     x.orders[order.id] = x.by_client_id[order.client_order_id] = x.open_orders[order.id] = order
-    x.changed()
+    x.reserved = None if x.reserved is None else x.reserved + order.reserved_cash
     x.later(x._now + latency(x, order, what), then, order)
 
 
