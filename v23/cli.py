@@ -182,7 +182,7 @@ def data_import(
     report = import_bars(source, out, load_settings(), SystemClock(), parse_day(start, "--start"), parse_day(end, "--end"), say)
     answer(_quality(report) | {"written": str(out)}, as_json, "\n".join([*report.sentences(), f"written: {out}"]))
 
-
+# %% ../nbs/components/96_cli.ipynb #f2285086
 def _quality(report: Any) -> dict[str, Any]:
     odd = report.odd.drop(columns="worst")
     return {"source": report.source, "synthetic": report.synthetic, "sessions": report.sessions, "symbols": len(report.symbols), "survivorship": report.survivorship, "odd": odd.reset_index().to_dict("records"), "sentences": report.sentences()}

@@ -256,7 +256,7 @@ DEFAULT_CONFIGURATIONS: dict[str, Any] = {
     "disable_overnight_trading": False,
     "fractional_trading": True,
     "max_margin_multiplier": "1",
-    "max_options_trading_level": None,
+    "max_options_trading_level": 0,
     "no_shorting": True,
     "ptp_no_exception_entry": False,
     "suspend_trade": False,

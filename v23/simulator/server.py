@@ -336,7 +336,7 @@ def sim_routes(exchange: Exchange) -> list[Any]:
                 exchange.advance_to(datetime.fromisoformat(data["to"]))
             else:
                 exchange.advance_by(float(data["seconds"]))
-        except (ValueError, TypeError, KeyError, OverflowError, V23Error) as e:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, V23Error) as e:
             return told(422, message=f'expected {{"to": an instant with a zone}} or {{"seconds": a number}}: {e}')
         return told()
 
@@ -349,7 +349,7 @@ def sim_routes(exchange: Exchange) -> list[Any]:
         doors: dict[str, Callable[..., None]] = {"faults": exchange.faults.add, "order_faults": exchange.plan_order_fault, "flows": exchange.flow}
         try:
             doors[request.url.path.removeprefix("/sim/")](**await request.json())
-        except (ValueError, TypeError, ArithmeticError, InputError) as e:
+        except (ValueError, TypeError, ArithmeticError, RecursionError, InputError) as e:
             return told(422, message=str(e))
         return told(waiting=len(exchange.faults.waiting))
 
@@ -449,7 +449,7 @@ def build_app(shell: Shell) -> Any:
     async def status(request: Request) -> HttpResponse:
         return HttpResponse(status_page(shell.exchange), media_type="text/html", headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    everything = Route("/{path:path}", trading, methods=["GET", "POST", "DELETE", "PATCH"])
+    everything = Route("/{path:path}", trading, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
     return Starlette(routes=[Route("/", status), *sim_routes(shell.exchange), WebSocketRoute("/stream", stream), everything])
 
 # %% ../../nbs/components/76_simulator_server.ipynb #f8421b7d

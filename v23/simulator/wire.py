@@ -72,7 +72,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     "A JSON object; raises Refusal."
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise Refusal(400, 40010000, "request body format is invalid")
@@ -93,7 +93,7 @@ def whole(query: Query, name: str, default: int, top: int) -> int:
     given = query.get(name)
     if given is None:
         return default
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= top:
+    if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= top:
         raise Refusal(422, 40010001, f"invalid {name}: expected 1 to {top}")
     return int(given)
 
