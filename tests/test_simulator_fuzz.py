@@ -252,7 +252,7 @@ def test_no_value_of_any_parameter_breaks_the_server(server, value):
             path = re.sub(r"\([^)]*\)", lambda found: next(iter(x.orders)) if "orders" in found.string else NAMES[0], path)
             answer = defaultdict(list)
             for name in PARAMETERS:
-                query = {"symbols": NAMES[0], "timeframe": "1Day"} if "stocks" in path else {}
+                query = {"symbols": NAMES[0], "timeframe": "1Day"} if "stocks" in path else {"start": "2026-01-20", "end": "2026-01-23"} if "calendar" in path else {}
                 try:
                     reply = x.handle("GET", path, query | {name: value})
                     assert reply.status < 500

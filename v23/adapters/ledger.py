@@ -192,6 +192,13 @@ class Ledger(LedgerStore):
         row = self._db.execute("SELECT body FROM jobs WHERE name=? AND session=?", (name, session.isoformat())).fetchone()
         return json.loads(row[0]) if row else None
 
+    def copy_to(self, path: Path) -> None:
+        "Copy the ledger into a file that does not exist yet; raises LedgerError."
+        try:
+            self._db.execute("VACUUM INTO ?", (str(path),))
+        except sqlite3.Error as e:
+            raise LedgerError(f"the ledger {self.path} was not copied to {path}: {e}") from e
+
     def verify(self) -> int:
         "Walk the whole chain and compare the tables with it; returns the number of events, raises LedgerError at the first break."
         return verify_chain(self._db, str(self.path))

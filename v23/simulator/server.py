@@ -342,7 +342,7 @@ def sim_routes(exchange: Exchange) -> list[Any]:
 
     async def events(request: Request) -> JSONResponse:
         after = request.query_params.get("after", "0")
-        known = exchange.events[int(after) if after.isdigit() else 0 :]
+        known = exchange.events[int(after) if after.isascii() and after.isdigit() and len(after) < 10 else 0 :]
         return told(events=known, digest=exchange.event_digest(), count=len(exchange.events))
 
     async def command(request: Request) -> JSONResponse:
@@ -420,7 +420,7 @@ def build_app(shell: Shell) -> Any:
     from starlette.requests import Request
     from starlette.responses import Response as HttpResponse
     from starlette.responses import StreamingResponse
-    from starlette.routing import Route, WebSocketRoute
+    from starlette.routing import Mount, Route, WebSocketRoute
 
     class Broken(HttpResponse):
         "Half of an answer, or none of it, and a closed connection."
@@ -435,7 +435,11 @@ def build_app(shell: Shell) -> Any:
                 await send({"type": "http.response.body", "body": whole.body[: len(whole.body) // 2], "more_body": True})
             await hang_up(self.request, self.fault.seconds)
 
-    async def trading(request: Request) -> HttpResponse:
+    async def trading(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        await (await answer(request))(scope, receive, send)
+
+    async def answer(request: Request) -> HttpResponse:
         reply = shell.answer(request.method, request.url.path, dict(request.query_params), await request.body(), request.headers)
         if isinstance(reply, HangUp):
             return Broken(request, reply)
@@ -449,7 +453,7 @@ def build_app(shell: Shell) -> Any:
     async def status(request: Request) -> HttpResponse:
         return HttpResponse(status_page(shell.exchange), media_type="text/html", headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    everything = Route("/{path:path}", trading, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+    everything = Mount("/", app=trading)  # any method: what is not known is answered like the rest
     return Starlette(routes=[Route("/", status), *sim_routes(shell.exchange), WebSocketRoute("/stream", stream), everything])
 
 # %% ../../nbs/components/76_simulator_server.ipynb #f8421b7d

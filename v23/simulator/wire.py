@@ -85,6 +85,8 @@ def instant(value: str) -> datetime:
         moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00").replace(" ", "+"))
     except ValueError:
         raise Refusal(422, 40010001, f"invalid time {value}") from None
+    if not 1970 <= moment.year <= 2100:
+        raise Refusal(422, 40010001, f"invalid time {value}")
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
