@@ -212,7 +212,7 @@ const day = (t) => new Date(t).toISOString().slice(0, 10);
 const cents = (v) => Math.round(v * 100) / 100;
 
 const main = async () => {
-  const stream = new streaming.TradingStream({ keyId: 'key', secret: 'secret', url: url.replace('http', 'ws') + '/stream' });
+  const stream = new streaming.TradingStream({ credentials: { keyId: 'key', secret: 'secret' }, url: url.replace('http', 'ws') + '/stream' });
   const listening = new Promise((done, failed) => {
     stream.on(streaming.EVENT.SUBSCRIPTION, done);
     stream.on(streaming.EVENT.CLIENT_ERROR, failed);
