@@ -79,6 +79,35 @@ def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
         assert asked == [(True, True), (False, True)]
 
 
+def test_an_order_that_never_arrived_is_given_up_after_its_session_and_adopted_when_it_appears(tmp_path):
+    from v23.adapters.bars import load_bars
+    from v23.domain import OrderState
+    from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+
+    panel = load_bars(seed=7)
+    session = panel.sessions[-8]
+    config = ExchangeConfig("", 7, opening_instant(session), Decimal(100_000))
+    folders = {"state": tmp_path / "state", "reports": tmp_path / "reports"}
+    with ExchangeHost(tmp_path / "state", config, panel=panel) as host, open_desk(**folders, host=host) as desk:
+        host.server.faults.add("POST", "/v2/orders", "drop", nth=3, times=1)
+        host.server.faults.add("POST", "/v2/orders", "error", nth=4, times=10_000, status=503)
+        desk.market_open(session)
+        desk.rebalance(session)
+        host.server.faults.waiting.clear()
+        assert {o.state for o in desk.ledger.orders() if o.attempts} == {OrderState.FILLED, OrderState.UNKNOWN}
+        assert desk.market_close(session)["stops"] == []
+        given_up = [o for o in desk.ledger.orders() if o.state is OrderState.ABANDONED]
+        assert given_up and desk.engine.open_orders() == ()
+        body = given_up[0].body.encode()
+        desk.clock.sleep(3600 * 18)
+        host.exchange.handle("POST", "/v2/orders", {}, body)  # the lost request arrives a day late
+        desk.clock.sleep(60)
+        desk.engine.tracker.reconcile()
+        late = desk.ledger.order(given_up[0].client_order_id)
+        assert late.state is OrderState.FILLED and desk.booked_positions()[late.symbol] == late.quantity
+        assert "ORDER_CAME_BACK" in [e.body["code"] for e in desk.ledger.events("error")]
+
+
 def test_a_kill_that_found_no_exchange_goes_on_at_the_next_start(tmp_path):
     from v23.adapters.bars import load_bars
     from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant

@@ -23,6 +23,7 @@ import pytest
 import requests
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.validators import extend
 
 from v23.market_calendar import NEW_YORK
 from v23.simulator.account import Flow, OrderFault, asset_id, fractionable
@@ -61,6 +62,9 @@ def is_instant(value):
 def whole_between(low, high):
     return lambda v: not isinstance(v, int) or low <= v <= high
 
+
+# A typed client reads 5 and 5.0 into different types, which JSON Schema does not tell apart
+Strict = extend(Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, v: isinstance(v, int) and not isinstance(v, bool)))
 
 checks("uuid")(lambda v: not isinstance(v, str) or bool(UUID_TEXT.fullmatch(v)))
 checks("date-time")(is_instant)
@@ -213,7 +217,7 @@ def owner_of(error, schema, default):
 def problems(body, schema, default):
     "Everything in which a body does not fit a schema."
     found = set()
-    for error in Draft202012Validator(schema, format_checker=FORMATS).iter_errors(body):
+    for error in Strict(schema, format_checker=FORMATS).iter_errors(body):
         for leaf in leaves(error):
             owner = owner_of(leaf, schema, default)
             if leaf.validator in ("unevaluatedProperties", "additionalProperties", "required"):
@@ -707,6 +711,7 @@ def test_the_conversion_follows_openapi():
     assert found([{"id": "x"}], many, Order=order) == {("Order", "id", "format")}
     for at in ("2026-01-23", "2026-01-23T20:30:00", "2026-13-23T20:30:00Z", "yesterday"):
         assert found([{"at": at}], many, Order=order) == {("Order", "at", "format")}, at
+    assert found(5.0, {"type": "integer"}) == {("here", "", "type")} and not found(5, {"type": "number"})
     assert found([{"surprise": 1}], many, Order=order) == {("Order", "surprise", "unknown key")}
 
 

@@ -34,7 +34,7 @@ NOON = datetime(2026, 1, 23, 12, 0, tzinfo=NEW_YORK)
 NAMES = sorted((s for s in PANEL.symbols if fractionable(s)), key=lambda s: PANEL.bar(s, NOON.date()).close)[:4]
 KEYS = {"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "s"}
 LIMIT_S = 5.0
-QUICK = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 PACKAGE = Path(__file__).parent.parent / "v23" / "simulator"
 
 
@@ -397,7 +397,7 @@ def test_what_the_documents_allow_and_forbid_breaks_nothing(server, operation):
     server.shell.exchange = fresh()
     for mode in GenerationMode:
 
-        @settings(QUICK, max_examples=12, phases=[Phase.explicit, Phase.generate])
+        @settings(QUICK, max_examples=20, phases=[Phase.explicit, Phase.generate])
         @given(operation.as_strategy(generation_mode=mode))
         def ask(case):
             import requests
