@@ -436,6 +436,9 @@ def build_app(shell: Shell) -> Any:
             await hang_up(self.request, self.fault.seconds)
 
     async def trading(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
         request = Request(scope, receive)
         await (await answer(request))(scope, receive, send)
 
@@ -454,7 +457,7 @@ def build_app(shell: Shell) -> Any:
         return HttpResponse(status_page(shell.exchange), media_type="text/html", headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     everything = Mount("/", app=trading)  # any method: what is not known is answered like the rest
-    return Starlette(routes=[Route("/", status), *sim_routes(shell.exchange), WebSocketRoute("/stream", stream), everything])
+    return Starlette(routes=[Route("/", status), *sim_routes(shell.exchange), WebSocketRoute("/stream", stream), WebSocketRoute("/stream/", stream), everything])
 
 # %% ../../nbs/components/76_simulator_server.ipynb #f8421b7d
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
