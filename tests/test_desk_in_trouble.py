@@ -79,6 +79,29 @@ def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
         assert asked == [(True, True), (False, True)]
 
 
+def test_F46_on_quotes_of_a_minute_ago_entries_wait_and_exits_go_with_a_collar(tmp_path):
+    from dataclasses import replace
+    from datetime import timedelta
+
+    from v23.domain import Purpose
+
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        first = desk.session()
+        for _ in range(5):
+            for part in (desk.market_open, desk.rebalance, desk.market_close):
+                part(desk.session())
+            desk.clock.sleep(3600 * 6)
+        quotes = desk.broker.quotes
+        desk.broker.quotes = lambda symbols: {s: replace(q, at=q.at - timedelta(seconds=90)) for s, q in quotes(symbols).items()}
+        session = desk.session()
+        desk.market_open(session)
+        desk.rebalance(session)
+        sent = [o for o in desk.ledger.orders() if o.attempts and o.expires_at.date() > first and o.client_order_id.split("-")[3] == f"{session:%Y%m%d}"]
+        refused = [p for p in desk.ledger.parents(session) if p["purpose"] == "entry"]
+        assert refused and all(p["refused"] for p in refused)
+        assert sent and {o.purpose for o in sent} == {Purpose.EXIT} and all(o.limit_price is not None for o in sent)
+
+
 def test_an_order_that_never_arrived_is_given_up_after_its_session_and_adopted_when_it_appears(tmp_path):
     from v23.adapters.bars import load_bars
     from v23.domain import OrderState

@@ -305,6 +305,7 @@ class Walk:
 
     def __init__(self):
         self.answers, self._known, self.bodies, self.statuses, self.kinds = [], {}, 0, set(), set()
+        self.events = {}  # Orders as the stream shows them, and what happened to them
         self.effective = set()  # Operation and optional parameter that changed an answer
 
     def start(self, moment, state, multiplier=1, events=(), faults=()):
@@ -323,6 +324,7 @@ class Walk:
             problem = Problem(operation.name, type(e).__name__, "crash", str(e)[:160])
             self.answers.append(Answer(operation, self.state, 500, shown, frozenset({problem}), documented))
             return 500, None
+        assert all(reply.headers[f"X-RateLimit-{h}"].isdigit() for h in ("Limit", "Remaining", "Reset")) and reply.headers["X-Request-ID"], shown
         data = json.loads(reply.body) if reply.body else None
         key = (operation, reply.status, reply.body)
         if key not in self._known:
@@ -347,6 +349,7 @@ class Walk:
 
     def sweep(self):
         "Ask every route that only reads, with every documented parameter."
+        self.events.update((json.dumps(e["order"]), e["event"]) for e in self.x.events)
         self.statuses |= {o.status for o in self.x.orders.values()}
         self.kinds |= {a[1]["activity_type"] for a in self.x.activities}
         for operation in operations():
@@ -366,7 +369,7 @@ class Walk:
         needed = {p["name"]: self.values(p)[0][0] for p in operation.parameters("query") if p.get("required")}
         names = [p["name"] for p in operation.parameters("path")]
         for value in self.values({"name": names[0], "schema": {}}) if names else [("", True)]:
-            yield operation.path(**{n: value[0] for n in names}), needed, "", True
+            yield operation.path(**dict.fromkeys(names, value[0])), needed, "", True
         for parameter in operation.parameters("query"):
             name = parameter["name"]
             for value, documented in self.values(parameter):
@@ -598,6 +601,14 @@ def test_what_a_document_allows_is_answered_or_refused_as_not_simulated(walk):
             if a.operation is operation and a.state == state and a.documented and a.status in (400, 422):
                 bad[a.request] = a.status
     assert not bad
+
+
+@needs_documents
+def test_the_stream_shows_orders_as_the_document_has_them(walk):
+    schema = operation_of("POST", "/v2/orders").schema(200)
+    wrong = {p: what for order, what in walk.events.items() for p in problems(json.loads(order), schema, "stream") if (p.owner, p.name, p.rule) not in DEVIATIONS}
+    assert not wrong
+    assert {"new", "fill", "partial_fill", "canceled", "expired", "rejected", "replaced"} <= set(walk.events.values())
 
 
 # Parameters that are read and change nothing, because there is nothing for them to choose from

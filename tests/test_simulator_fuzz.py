@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from v23.market_calendar import NEW_YORK
 from v23.simulator.account import asset_id, fractionable
 from v23.simulator.exchange import ROUTES, Exchange
-from v23.simulator.server import SimulatorServer
+from v23.simulator.server import Shell, SimulatorServer, build_app
 from v23.synthetic_market import synthetic_panel
 
 PANEL = synthetic_panel(3, 12, date(2025, 12, 1), date(2026, 2, 27))
@@ -133,7 +133,7 @@ TIMES = (
     "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-02-30", "2026-01-23T12:00:00.123456789Z", "10000-01-01", "2026-W04-5", "20260123",
     "0001-01-01", "9999-12-31", "2026-01-23T12:00:00+99:99", "1970-01-01T00:00:00Z", "2026-01-23 12:00:00+05:00",
 )  # fmt: skip
-STRANGE = ("", " ", "\x00", "\n", "%", "%zz", "../../etc/passwd", "'; DROP TABLE orders; --", "<script>", "é", "日本", "🦙", "\u202e", "null", "None", "true", "[]", "{}", ",", ",,,", "a" * 3000)
+STRANGE = ("", " ", "\x00", "\n", "a\nb", "\n/", "%", "%zz", "../../etc/passwd", "'; DROP TABLE orders; --", "<script>", "é", "日本", "🦙", "\u202e", "null", "None", "true", "[]", "{}", ",", ",,,", "a" * 3000)
 hostile = st.one_of(st.sampled_from(HUGE), st.sampled_from(TIMES), st.sampled_from(STRANGE), st.text(max_size=30), st.integers().map(str))
 anything = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), hostile, st.sampled_from([10**30, -(10**30), 1e308, float("nan"), float("inf"), "\ud800"])),
@@ -367,6 +367,43 @@ def test_no_frame_breaks_the_stream(keys):
             assert reply["stream"] in ("authorization", "listening"), (frame[:80], reply)
         ws.send(json.dumps({"action": "authenticate", "data": {"key_id": "k", "secret_key": "s"}}))
         assert json.loads(ws.recv(timeout=LIMIT_S))["data"]["status"] == "authorized"
+
+
+def stream_paths():
+    "Every websocket address of the application."
+    from starlette.routing import WebSocketRoute
+
+    routes = build_app(Shell(fresh())).routes
+    return sorted({re.sub(r"\{\w+(:\w+)?\}", "iex", r.path) for r in routes if isinstance(r, WebSocketRoute)})
+
+
+@pytest.mark.parametrize("path", stream_paths())
+def test_no_first_frame_breaks_any_stream(server, path):
+    "Whatever comes first, there is an answer or a proper goodbye, and the next client is served."
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    server.shell.exchange = fresh()
+    for frame in (*FRAMES, b"\x00" * 100_000, "[]" * 10_000, b"\xc1", b"\xdf\xff\xff\xff\xff"):
+        with connect(f"ws://127.0.0.1:{server.port}{path}", max_size=None) as ws:
+            try:
+                if not path.startswith("/stream"):
+                    ws.recv(timeout=LIMIT_S)  # a data stream speaks first
+                ws.send(frame)
+                assert ws.recv(timeout=LIMIT_S)
+            except ConnectionClosed as e:
+                assert e.rcvd is not None and e.rcvd.code not in (1006, 1011), (path, frame[:60], e)
+    check_books(server)
+
+
+def test_an_unknown_stream_is_refused_and_not_broken(server):
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    for path in ("/nothing", "/v2/account", "/v1beta1/news", "/stream/x"):
+        with pytest.raises(InvalidStatus) as e:
+            connect(f"ws://127.0.0.1:{server.port}{path}")
+        assert e.value.response.status_code in (403, 404), path
 
 
 # From the documents

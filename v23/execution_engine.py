@@ -243,9 +243,10 @@ class EngineParts:
         state_dir: Path,
         mode: str = "simulated",
         epoch: str = "0",  # The life of one account
+        max_quote_age_s: float = math.inf,  # A child is not priced on an older quote
     ):
         self.broker, self.ledger, self.clock, self.settings = broker, ledger, clock, settings
-        self.gate, self.state_dir, self.mode, self.epoch = gate, Path(state_dir), mode, epoch
+        self.gate, self.state_dir, self.mode, self.epoch, self.max_quote_age_s = gate, Path(state_dir), mode, epoch, max_quote_age_s
         self.wire = OrderWire(broker, ledger, clock)
         self.tracker = OrderTracker(self.wire)
 
@@ -278,7 +279,7 @@ class EngineCore(EngineParts):
         one_slice = replace(self.settings, large_order_usd=math.inf)
         if intent.purpose is not Purpose.ENTRY and step.seq >= self.settings.limit_reprices:
             one_slice = replace(one_slice, spread_threshold_bps=math.inf)  # an exit does not wait for ever
-        routed = plan_order(intent, quote, now, expires, one_slice)
+        routed = plan_order(intent, quote, now, expires, one_slice, self.max_quote_age_s)
         limit = routed.children[0].limit_price if routed.children else None
         child = ChildOrder(step.seq, routed.order_type, step.quantity, now, expires, limit)
         order = planned_order(child, plan.intent, self.mode, self.epoch)

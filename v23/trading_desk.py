@@ -232,7 +232,7 @@ class OwnedState:
         self.breakers = CircuitBreakerManager(self.ledger, limits, self.clock, state)
         self.kill = KillSwitch(self.ledger, self.clock, None, state)
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors)
-        self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode)
+        self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
         self.kill.engine = self.engine
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)

@@ -142,9 +142,9 @@ def scaled(bars: Columns, price: np.ndarray, shares: np.ndarray) -> Columns:
     "Bars in other dollars and other shares: a factor for each; untouched where both are one."
     if bool((price == 1).all() and (shares == 1).all()):
         return bars
-    prices = (np.round(p * price, 4) for p in (bars.open, bars.high, bars.low, bars.close))
-    opened, high, low, close = prices
-    return Columns(bars.at, opened, high, low, close, np.rint(bars.volume * shares).astype(np.int64), np.clip(np.round(bars.vwap * price, 4), low, high), bars.count)
+    opened, high, low, close, vwap = (np.round(p * price, 4) for p in (bars.open, bars.high, bars.low, bars.close, bars.vwap))
+    volume = np.rint(bars.volume * shares).astype(np.int64)
+    return Columns(bars.at, opened, high, low, close, volume, np.clip(vwap, low, high), bars.count)
 
 # %% ../../nbs/components/755_simulator_data.ipynb #f87f8d24
 @lru_cache(maxsize=16_384)
@@ -159,19 +159,21 @@ def day_columns(x: SimulatedAccount, symbol: str, days: tuple[date, ...]) -> Col
     there = np.flatnonzero(~np.isnan(x.panel.close[rows, c]))
     kept = rows[there]
     factor = np.array([x.market.factor(symbol, days[n]) for n in there.tolist()])
-    prices = [getattr(x.panel, name)[kept, c] for name in ("open", "high", "low", "close")]
+    opened, high, low, close = (getattr(x.panel, name)[kept, c] for name in ("open", "high", "low", "close"))
     if not bool((factor == 1).all()):
-        prices = [np.round(p * factor, 4) for p in prices]
+        opened, high, low, close = (np.round(p * factor, 4) for p in (opened, high, low, close))
     volume = np.rint(x.panel.volume[kept, c] / factor).astype(np.int64)
-    vwap = np.clip(np.round(sum(prices) / 4, 4), prices[2], prices[1])
-    return Columns(np.array([midnight(days[n]) for n in there.tolist()], dtype=np.int64), *prices, volume, vwap, -(-volume // 100))
+    at = np.array([midnight(days[n]) for n in there.tolist()], dtype=np.int64)
+    vwap = np.clip(np.round((opened + high + low + close) / 4, 4), low, high)
+    return Columns(at, opened, high, low, close, volume, vwap, -(-volume // 100))
 
 
 def day_json(session: date, bar: Bar) -> dict[str, Any]:
     "One day as it stands."
-    columns = (np.array([v]) for v in (midnight(session), bar.open, bar.high, bar.low, bar.close, round(bar.volume), (bar.open + bar.high + bar.low + bar.close) / 4, -(-round(bar.volume) // 100)))
-    found: dict[str, Any] = Columns(*columns).objects()[0]
-    return found | {"vw": min(max(round(found["vw"], 4), bar.low), bar.high)}
+    o, h, low, c = (round(p, 4) for p in (bar.open, bar.high, bar.low, bar.close))
+    volume = round(bar.volume)
+    mean = min(max(round((o + h + low + c) / 4, 4), low), h)
+    return {"t": second_stamp(midnight(session)), "o": o, "h": h, "l": low, "c": c, "v": volume, "n": -(-volume // 100), "vw": mean}
 
 # %% ../../nbs/components/755_simulator_data.ipynb #6b48558c
 TIMEFRAME = re.compile(r"([1-9]\d?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
@@ -200,8 +202,8 @@ def minute_columns(market: SimulatedMarket, symbol: str, session: date, minutes:
     day = market.minutes(symbol, session)
     if day is None:
         return None
-    opened = day.hours.open.astimezone(NEW_YORK)
-    first = opened.hour * 60 + opened.minute
+    begin = day.hours.open.astimezone(NEW_YORK)
+    first = begin.hour * 60 + begin.minute
     passed = int((now - day.hours.open) // timedelta(minutes=1))
     done = len(day.volume) if now >= day.hours.close else (first + max(passed, 0)) // minutes * minutes - first
     there = np.flatnonzero(day.volume[: max(done, 0)])
@@ -209,7 +211,8 @@ def minute_columns(market: SimulatedMarket, symbol: str, session: date, minutes:
         return None
     zero = int(day.hours.open.timestamp()) - first * 60
     bucket = (there + first) // minutes
-    raw = Columns(zero + (there + first) * 60, *(np.round(p[there], 4) for p in (day.open, day.high, day.low, day.close)), day.volume[there], np.round(day.vwap[there], 4), day.count[there])
+    opened, high, low, close, vwap = (np.round(p[there], 4) for p in (day.open, day.high, day.low, day.close, day.vwap))
+    raw = Columns(zero + (there + first) * 60, opened, high, low, close, day.volume[there], vwap, day.count[there])
     begins = np.flatnonzero(np.diff(bucket, prepend=-1))
     return joined(raw, begins, zero + bucket[begins] * minutes * 60)
 

@@ -21,7 +21,7 @@ from ..domain import to_plain
 from ..errors import InputError, OwnedError, StateError
 from ..market_data import Panel
 from .account import Flow, ManualOrder, OrderFault, SimulatedAccount, Terms, apply_flow, within_calendar
-from .data import latest, minute_json, quote_json, snapshots, stock_bars, trade_json
+from .data import latest, minute_json, quote_json, snapshots, stock_bars, symbol_bars, symbol_latest, symbol_snapshot, trade_json
 from .faults import FaultPlan, Scenario
 from v23.simulator.trading import (
     delete_order, delete_orders, delete_position, delete_positions, get_account, get_asset, get_calendar, get_clock, get_configurations,
@@ -59,6 +59,11 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., Response]], ...] = tuple
         ("GET", r"/v2/stocks/bars/latest", latest("bars", minute_json)),
         ("GET", r"/v2/stocks/bars", stock_bars),
         ("GET", r"/v2/stocks/snapshots", snapshots),
+        ("GET", r"/v2/stocks/([^/]+)/quotes/latest", symbol_latest("quote", quote_json)),
+        ("GET", r"/v2/stocks/([^/]+)/trades/latest", symbol_latest("trade", trade_json)),
+        ("GET", r"/v2/stocks/([^/]+)/bars/latest", symbol_latest("bar", minute_json)),
+        ("GET", r"/v2/stocks/([^/]+)/bars", symbol_bars),
+        ("GET", r"/v2/stocks/([^/]+)/snapshot", symbol_snapshot),
     )
 )
 
