@@ -1,16 +1,18 @@
 "Orders over the real client and a real socket, with the replies going wrong: one order per wish, whatever happens."
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
+from v23.accounting import signed_positions
 from v23.adapters.alpaca import AlpacaAPI
 from v23.adapters.ledger import Ledger
-from v23.domain import Check, Decision, OrderIntent, OrderState, Purpose, Side
+from v23.domain import Check, ChildOrder, Decision, OrderIntent, OrderState, OrderType, Purpose, Side
 from v23.errors import Ambiguous, AuthLost, BrokerError, Rejected
-from v23.execution.order_lifecycle import intent_key
+from v23.execution.order_lifecycle import intent_key, planned_order
 from v23.execution.order_routing import plan_order
 from v23.execution_engine import ExecutionEngine, ExecutionManager, liquidate, plan_of
 from v23.market_calendar import NEW_YORK
@@ -89,7 +91,15 @@ LOST = {
     "F3_accepted_then_504": ("accept_then_error", {"status": 504}),
     "F3_accepted_then_502": ("accept_then_error", {"status": 502}),
     "F6_throttled": ("error", {"status": 429}),
+    "F6_throttled_with_headers": ("429", {}),
+    "F6_throttled_without_headers": ("429_bare", {}),
+    "F8_reset_in_the_middle_of_the_body": ("half_body", {}),
+    "F9_a_body_slower_than_the_deadline": ("drip", {"seconds": 4}),
     "F10_unreadable_body": ("garbage", {}),
+    "F10_body_breaks_off": ("malformed", {}),
+    "F10_empty_body": ("empty", {}),
+    "F10_huge_body": ("huge", {}),
+    "F15_redirected": ("redirect", {}),
 }
 
 
@@ -102,6 +112,73 @@ def test_a_lost_reply_never_makes_a_second_order(fault, desk):
     assert report["fill_rate"] == 1.0
     desk.check(orders=4)
     assert [e.body["code"] for e in desk.ledger.events("error")] == ["REPLY_LOST"]
+
+
+def ended(desk, kind, **more):
+    "One order that meets a fault of the exchange, worked to its end and looked at again after the session."
+    desk.exchange.plan_order_fault(kind, **more)
+    report = desk.trade(desk.plans(1))
+    desk.clock.sleep(2400)
+    desk.engine.recover()
+    return report, desk.ledger.orders()
+
+
+def test_F11_an_unknown_status_and_a_new_field_are_an_order_that_works(desk):
+    desk.server.faults.add("POST", "/v2/orders", "new_fields", times=2)
+    desk.server.faults.add("GET", "/v2/account", "new_fields")
+    report, orders = ended(desk, "strange")
+    assert report["fill_rate"] == 1.0 and len(orders) == 1 and desk.broker.account().cash > 0
+    desk.check(orders=1)
+
+
+def test_F27_the_rest_of_an_order_the_exchange_canceled_is_worked_on(desk):
+    report, orders = ended(desk, "partial_then_cancel")
+    assert report["fill_rate"] == 1.0 and [(o.state, o.filled_quantity) for o in orders] == [(OrderState.CANCELED, 5), (OrderState.FILLED, 5)]
+    desk.check(orders=2)
+
+
+def test_F31_a_rejection_after_the_acceptance_ends_the_order_once(desk):
+    report, orders = ended(desk, "reject")
+    assert report["fill_rate"] == 0.0 and [o.state for o in orders] == [OrderState.REJECTED]
+    desk.check(orders=1)
+
+
+def test_F30_more_shares_than_ordered_are_booked_and_reported(desk):
+    _, orders = ended(desk, "overfill")
+    assert orders[0].filled_quantity == 11 and [f.kind.value for f in desk.engine.tracker.reconcile()] == ["overfill"]
+    assert {p.symbol: p.quantity for p in desk.broker.positions()} == {orders[0].symbol: 11}
+
+
+def test_F28_shares_that_trade_after_the_end_of_an_order_are_booked(desk):
+    wide = [(replace(p, intent=replace(p.intent, reference_price=1.0), order_type=OrderType.LIMIT, children=()), d) for p, d in desk.plans(1)]
+    desk.exchange.plan_order_fault("late_fill", seconds=30)
+    desk.engine._price = lambda plan, step, quote: planned_order(ChildOrder(step.seq, OrderType.LIMIT, step.quantity, desk.clock.now(), desk.clock.now() + timedelta(seconds=60), Decimal("1.00")), plan.intent, "simulated", "0")
+    desk.engine.plan(wide)
+    work = desk.engine.work
+    desk.engine.settings = replace(QUICK, limit_reprices=0)
+    work(START.date(), END)
+    ended = desk.ledger.orders()[0]
+    assert (ended.state, ended.filled_quantity) == (OrderState.CANCELED, 0)
+    desk.clock.sleep(120)
+    desk.engine.recover()
+    late = desk.ledger.orders()[0]
+    assert (late.state, late.filled_quantity) == (OrderState.CANCELED, 10) and signed_positions(desk.ledger.fills()) == {late.symbol: 10}
+    assert desk.engine.tracker.reconcile() == ()
+
+
+def test_F26_an_execution_that_is_taken_back_is_reversed_in_the_books(desk):
+    _, orders = ended(desk, "bust", seconds=30)
+    assert desk.broker.positions() == () and signed_positions(desk.ledger.fills()) == {}
+    assert [f.side for f in desk.ledger.fills()] == [Side.BUY, Side.SELL] and len(orders) == 1
+    assert desk.engine.tracker.reconcile() == ()
+
+
+def test_F26_a_corrected_price_is_the_price_of_the_books(desk):
+    ended(desk, "correct", seconds=30)
+    bought, again, undone = desk.ledger.fills()
+    assert (undone.price, undone.side, again.side) == (bought.price, Side.SELL, Side.BUY) and again.price > bought.price
+    spent = sum(f.side.sign * f.quantity * f.price for f in desk.ledger.fills())
+    assert 100_000 - desk.exchange.cash == spent and desk.engine.tracker.reconcile() == ()
 
 
 def test_F5_an_order_that_is_not_visible_yet_is_resent_under_the_same_id_and_collides_harmlessly(desk):

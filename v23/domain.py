@@ -30,6 +30,11 @@ class Side(StrEnum):
         "+1 for a buy, -1 for a sell."
         return 1 if self is Side.BUY else -1
 
+    @property
+    def opposite(self) -> "Side":
+        "The other way."
+        return Side.SELL if self is Side.BUY else Side.BUY
+
 
 class Purpose(StrEnum):
     "Why an order exists: an entry adds risk, an exit removes it, a kill removes it at any hour."

@@ -76,7 +76,7 @@ class OrderNotes:
             self.ledger.record_all([("order", o) for o in changed])
 
     def error(self, kind: str, code: str, text: str) -> None:
-        "Write down an error of a kind: execution, api or critical."
+        "Write down an error of a kind: execution, api or critical; a notice counts towards no limit."
         self.ledger.record("error", {"kind": kind, "code": code, "text": text, "session": session_of(self.clock.now())})
 
 
@@ -181,11 +181,11 @@ class OrderPoller:
         self.book_fills()
         return self.ledger.last_seq != before
 
-    def book_fills(self) -> int:
-        "Book executions the ledger has not seen; returns how many."
+    def book_fills(self, thorough: bool = False) -> int:
+        "Book executions the ledger has not seen, asking only when the orders say there are some, or thoroughly; returns how many."
         booked = self.ledger.fills()
         orders = {o.order_id: o for o in self.ledger.orders() if o.order_id}
-        if sum(f.quantity for f in booked) == sum(o.filled_quantity for o in orders.values()):
+        if not orders or (not thorough and sum(f.quantity for f in booked) == sum(o.filled_quantity for o in orders.values())):
             return 0
         after = (booked[-1].at if booked else min(o.sent_at for o in orders.values() if o.sent_at)) - LOOK_BACK
         known = {f.fill_id for f in booked}
@@ -197,6 +197,9 @@ class OrderPoller:
         named = [replace(f, client_order_id=orders[f.order_id].client_order_id) for f in fresh]
         if named:
             self.ledger.record_all([("fill", f) for f in named])
+        for late in {f.client_order_id: orders[f.order_id] for f in named if orders[f.order_id].state.is_terminal}.values():
+            if self.wire.look_up(late).filled_quantity != late.filled_quantity:
+                self.wire.error("notice", "LATE_FILL", f"{late.symbol}: {late.client_order_id} traded after it was {late.state.value}")
         return len(named)
 
 # %% ../nbs/components/82_execution_engine.ipynb #034b9573
@@ -371,7 +374,7 @@ class ExecutionEngine(WorkingEngine):
             for order in self.tracker.live():
                 if order.state is OrderState.UNKNOWN:
                     self.wire.look_up(order)
-        self.tracker.book_fills()
+        self.tracker.book_fills(thorough=True)
         still = sum(o.state is OrderState.UNKNOWN for o in self.tracker.live())
         return {"looked_up": len(waiting), "found": len(unknown) - still, "unknown": still}
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_BODY_BYTES', 'harden', 'classify_error', 'parse_order', 'parse_account', 'parse_position', 'parse_fill',
-           'parse_quote', 'RequestBudget', 'AlpacaClient', 'AlpacaAccount', 'AlpacaAPI']
+           'executions_of', 'parse_quote', 'RequestBudget', 'AlpacaClient', 'AlpacaAccount', 'AlpacaAPI']
 
 # %% ../../nbs/components/73_alpaca.ipynb #cf26c212
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -23,9 +24,34 @@ from ..settings import ExecutionSettings, Secret
 MAX_BODY_BYTES = 5_000_000
 
 
+def _read_body(response: Any, deadline: float) -> bytes:
+    "The whole body by a monotonic deadline; raises what requests raises for a slow, broken or endless one."
+    import requests
+    import urllib3
+
+    body, wrong, whole = bytearray(), requests.exceptions, False
+    try:
+        while chunk := response.raw.read1(65_536, decode_content=True):
+            body += chunk
+            if time.monotonic() > deadline:
+                raise wrong.ReadTimeout("no complete reply before the deadline")
+            if len(body) > MAX_BODY_BYTES:
+                raise wrong.ContentDecodingError(f"a reply over {MAX_BODY_BYTES} bytes")
+        whole = True
+    except urllib3.exceptions.ReadTimeoutError as e:
+        raise wrong.ReadTimeout(f"the reply stopped: {e}") from None
+    except urllib3.exceptions.DecodeError as e:
+        raise wrong.ContentDecodingError(f"the reply cannot be decoded: {e}") from None
+    except urllib3.exceptions.HTTPError as e:
+        raise wrong.ChunkedEncodingError(f"the reply broke off: {e}") from None
+    finally:
+        if not whole:  # a connection that was read to its end is used again
+            response.close()
+    return bytes(body)
+
+
 def _bounded_adapter(settings: ExecutionSettings) -> Any:
     "A requests adapter whose every call ends within the total deadline."
-    import requests
     from requests.adapters import HTTPAdapter
 
     class BoundedAdapter(HTTPAdapter):
@@ -35,16 +61,8 @@ def _bounded_adapter(settings: ExecutionSettings) -> Any:
             started = time.monotonic()
             options |= {"timeout": (settings.connect_timeout_s, settings.read_timeout_s), "stream": True}
             response = super().send(request, **options)
-            body = bytearray()
-            while chunk := response.raw.read1(65_536, decode_content=True):
-                body += chunk
-                if time.monotonic() - started > settings.total_deadline_s:
-                    response.close()
-                    raise requests.exceptions.ReadTimeout(f"no complete reply in {settings.total_deadline_s:g} s")
-                if len(body) > MAX_BODY_BYTES:
-                    response.close()
-                    raise requests.exceptions.ContentDecodingError(f"a reply over {MAX_BODY_BYTES} bytes")
-            response._content, response._content_consumed = bytes(body), True  # type: ignore[attr-defined]
+            body = _read_body(response, started + settings.total_deadline_s)
+            response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
             return response
 
     return BoundedAdapter(max_retries=0)
@@ -174,6 +192,22 @@ def parse_fill(data: Mapping[str, Any], client_ids: Mapping[str, str]) -> Fill:
         price=_decimal(data, "price"),
         at=_now_or(_moment(data.get("transaction_time")), "transaction_time"),
     )
+
+
+def executions_of(row: Mapping[str, Any], known: Mapping[str, Fill]) -> list[Fill]:
+    """The executions an activity stands for: one for a fill, its reverse for a bust, both for a correction.
+
+    A correction of an execution that is not known, and a kind nobody has heard of, stand for none: the books will differ,
+    and a difference stops entries.
+    """
+    kind, fill = str(row.get("type", "fill")), parse_fill(row, {})
+    if kind in ("fill", "partial_fill"):
+        return [fill]
+    before = known.get(str(row.get("previous_id", "")))
+    undone = replace(before, fill_id=f"{fill.fill_id}:undone", side=before.side.opposite, at=fill.at) if before else None
+    if kind == "trade_bust":
+        return [undone or replace(fill, side=fill.side.opposite)]
+    return [undone, fill] if kind == "trade_correct" and undone else []
 
 
 def parse_quote(symbol: str, data: Mapping[str, Any], feed: str) -> Quote:
@@ -325,15 +359,18 @@ class AlpacaAPI(AlpacaAccount):
     def fills(self, after: datetime) -> tuple[Fill, ...]:
         "Every execution after an instant, oldest first; the client id is empty, the order id tells which order it was."
         found: dict[str, Fill] = {}
+        seen: set[str] = set()
         token = None
         while True:
             query = {"direction": "asc", "page_size": 100, "after": after.isoformat()} | ({"page_token": token} if token else {})
-            page = [parse_fill(a, {}) for a in _expect(self._read("/account/activities/FILL", query, urgent=True), list)]
-            fresh = [f for f in page if f.fill_id not in found]
-            found |= {f.fill_id: f for f in page}
+            page = _expect(self._read("/account/activities/FILL", query, urgent=True), list)
+            fresh = [row for row in page if str(row.get("id")) not in seen]
+            for row in fresh:
+                seen.add(str(row.get("id")))
+                found |= {f.fill_id: f for f in executions_of(row, found)}
             if len(page) < 100 or not fresh:
                 return tuple(found.values())
-            token = page[-1].fill_id
+            token = str(page[-1]["id"])
 
 # %% ../../nbs/components/73_alpaca.ipynb #124dcd43
 def _expect(data: Any, kind: type) -> Any:
