@@ -79,6 +79,23 @@ def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
         assert asked == [(True, True), (False, True)]
 
 
+@pytest.mark.parametrize(("seconds", "allowed"), [(-45, False), (45, False), (20, True)])
+def test_F14_a_clock_far_from_the_brokers_stops_entries(tmp_path, seconds, allowed):
+    from v23.adapters.bars import load_bars
+    from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+
+    panel = load_bars(seed=7)
+    session = panel.sessions[-8]
+    config = ExchangeConfig("", 7, opening_instant(session), Decimal(100_000))
+    folders = {"state": tmp_path / "state", "reports": tmp_path / "reports"}
+    with ExchangeHost(tmp_path / "state", config, panel=panel) as host, open_desk(**folders, host=host) as desk:
+        host.server.faults.add("GET", "/v2/clock", "clock_skew", times=50, seconds=seconds)
+        desk.market_open(session)
+        desk.rebalance(session)
+        assert bool(desk.booked_positions()) is allowed
+        assert "CLOCK_SKEW" in [e.body["code"] for e in desk.ledger.events("error")]
+
+
 def test_F46_on_quotes_of_a_minute_ago_entries_wait_and_exits_go_with_a_collar(tmp_path):
     from dataclasses import replace
     from datetime import timedelta
