@@ -174,7 +174,7 @@ def test_signals_and_backtest_go_through_the_same_functions(panel, monkeypatch, 
     assert calls
     calls.clear()
     backtest(panel)
-    assert len(calls) >= 100
+    assert len(calls) >= (90 if name == "rank_candidates" else 2)  # Windows of several days go through in one call
 
 
 def test_reversing_the_ranking_changes_both(panel, monkeypatch):

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMIT_PER_MINUTE', 'LOOK_UP', 'HUGE', 'LOOPBACK', 'VirtualClock', 'RemoteClock', 'SystemClock', 'HangUp', 'Drip',
-           'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter', 'stream_reply',
-           'serve_stream', 'sim_routes', 'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket',
-           'SimulatorServer']
+           'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter', 'sim_routes',
+           'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket', 'SimulatorServer']
 
 # %% ../../nbs/components/76_simulator_server.ipynb #10b29aef
 import hmac
@@ -25,6 +24,7 @@ from ..errors import BrokerError, InputError, PortInUseError, V23Error
 from .account import new_york_hours
 from .exchange import Exchange
 from .faults import Fault
+from .streams import stream_routes
 from .wire import Response, respond
 
 # %% ../../nbs/components/76_simulator_server.ipynb #663bef1c
@@ -254,68 +254,6 @@ class LoopbackAdapter:
     def close(self) -> None:
         "Nothing is held open."
 
-# %% ../../nbs/components/76_simulator_server.ipynb #7f4fe98f
-def stream_reply(message: Any, authorized: bool, permits: Callable[[str, str], bool]) -> tuple[dict[str, Any], bool, bool]:
-    "The answer to one message of a client, whether it is authorized after it, and whether it now listens to its orders."
-    action, data = (message.get("action"), message.get("data")) if isinstance(message, dict) else (None, None)
-    data = data if isinstance(data, dict) else {}
-    if action in ("authenticate", "auth"):
-        key, secret = (str(data.get(long) or message.get(short) or "") for long, short in (("key_id", "key"), ("secret_key", "secret")))
-        authorized = permits(key, secret)
-        return {"stream": "authorization", "data": {"status": "authorized" if authorized else "unauthorized", "action": "authenticate"}}, authorized, False
-    if not authorized:
-        return {"stream": "authorization", "data": {"status": "unauthorized", "action": str(action)}}, False, False
-    wanted = data.get("streams")
-    streams = [s for s in wanted if s == "trade_updates"] if isinstance(wanted, list) else []
-    return {"stream": "listening", "data": {"streams": streams}}, True, bool(streams)
-
-# %% ../../nbs/components/76_simulator_server.ipynb #e92f6844
-async def serve_stream(websocket: Any, shell: Shell) -> None:
-    "Talk to one websocket until it goes away."
-    import asyncio
-
-    from starlette.websockets import WebSocketDisconnect
-
-    await websocket.accept()
-    exchange, loop, bell = shell.exchange, asyncio.get_running_loop(), asyncio.Event()
-    listening, sent = False, 0
-
-    async def write() -> None:
-        nonlocal sent
-        while await bell.wait():
-            bell.clear()
-            while listening and sent < len(exchange.events):
-                sent += 1
-                await websocket.send_bytes(json.dumps({"stream": "trade_updates", "data": exchange.events[sent - 1]}).encode())
-
-    def ring() -> None:
-        loop.call_soon_threadsafe(bell.set)
-
-    exchange.listeners.append(ring)
-    writer, authorized = asyncio.create_task(write()), False
-    try:
-        while True:
-            frame = await websocket.receive()
-            if frame["type"] == "websocket.disconnect":
-                return
-            reply, authorized, listens = stream_reply(_parsed(frame), authorized, shell.permits)
-            sent = sent if listening else len(exchange.events)
-            await websocket.send_bytes(json.dumps(reply).encode())
-            listening = listens
-            bell.set()
-    except WebSocketDisconnect:
-        return
-    finally:
-        exchange.listeners.remove(ring)
-        writer.cancel()
-
-# %% ../../nbs/components/76_simulator_server.ipynb #fdd85f6e
-def _parsed(frame: Mapping[str, Any]) -> Any:
-    try:
-        return json.loads(frame.get("text") or frame.get("bytes") or b"null")
-    except ValueError:
-        return None
-
 # %% ../../nbs/components/76_simulator_server.ipynb #0c40eeed
 def sim_routes(exchange: Exchange) -> list[Any]:
     "What a simulation can do and Alpaca cannot: read and move the time, read events, plan faults."
@@ -420,7 +358,7 @@ def build_app(shell: Shell) -> Any:
     from starlette.requests import Request
     from starlette.responses import Response as HttpResponse
     from starlette.responses import StreamingResponse
-    from starlette.routing import Mount, Route, WebSocketRoute
+    from starlette.routing import Route
 
     class Broken(HttpResponse):
         "Half of an answer, or none of it, and a closed connection."
@@ -450,14 +388,12 @@ def build_app(shell: Shell) -> Any:
             return StreamingResponse(dripping(reply), reply.reply.status, dict(reply.reply.headers))
         return HttpResponse(reply.body, reply.status, dict(reply.headers))
 
-    async def stream(websocket: Any) -> None:
-        await serve_stream(websocket, shell)
-
     async def status(request: Request) -> HttpResponse:
         return HttpResponse(status_page(shell.exchange), media_type="text/html", headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    everything = Mount("/", app=trading)  # any method: what is not known is answered like the rest
-    return Starlette(routes=[Route("/", status), *sim_routes(shell.exchange), WebSocketRoute("/stream", stream), WebSocketRoute("/stream/", stream), everything])
+    app = Starlette(routes=[Route("/", status), *sim_routes(shell.exchange), *stream_routes(shell)])
+    app.router.default, app.router.redirect_slashes = trading, False  # any method and any path: what is not known is answered like the rest
+    return app
 
 # %% ../../nbs/components/76_simulator_server.ipynb #f8421b7d
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
