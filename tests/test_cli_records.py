@@ -1,6 +1,7 @@
 "The commands that read, carry and compare a desk's record, on a desk that has traded one session."
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -42,8 +43,6 @@ def test_the_books_are_compared_and_nothing_is_left_to_cancel(folder):
 
 
 def test_a_share_nobody_ordered_through_us_is_found(folder, tmp_path):
-    import shutil
-
     from v23.exchange_host import ExchangeHost
 
     shutil.copytree(folder / "state", tmp_path / "state")
@@ -53,6 +52,25 @@ def test_a_share_nobody_ordered_through_us_is_found(folder, tmp_path):
         host.exchange.handle("POST", "/v2/orders", {}, json.dumps({"symbol": symbol, "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}).encode())
         host.exchange.advance_by(60)
     assert symbol in v23(tmp_path, "reconcile", code=1)
+
+
+def test_a_damaged_snapshot_is_named_and_written_anew_from_the_ledger(folder, tmp_path):
+    shutil.copytree(folder / "state", tmp_path / "state")
+    hurt = tmp_path / "state" / "monitoring" / "dashboard_state.json"
+    before = json.loads(hurt.read_text())["data"]["summary"]
+    hurt.write_text("null")
+    assert "dashboard_state.json" in v23(tmp_path, "status", code=1) and hurt.read_text() == "null"
+    v23(tmp_path, "reconcile")
+    assert before and json.loads(v23(tmp_path, "status", "--json"))["dashboard"]["summary"] == before
+
+
+@pytest.mark.parametrize("text", ["", "null", '{"active": false}'])
+def test_status_says_killed_when_the_kill_file_cannot_be_read(text, folder, tmp_path):
+    shutil.copytree(folder / "state", tmp_path / "state")
+    (tmp_path / "state" / "circuit_breakers" / "kill_switch_state.json").write_text(text)
+    assert json.loads(v23(tmp_path, "status", "--json"))["killed"] is True
+    told = v23(tmp_path, "status")
+    assert "kill switch ACTIVE" in told and "entries stopped" in told
 
 
 def test_a_ledger_is_carried_away_and_brought_back(folder, tmp_path):

@@ -343,6 +343,8 @@ class SavingDesk(WatchingDesk):
 
     def save_state(self) -> None:
         "Write every documented snapshot from the ledger."
+        if points := equity_points(self.ledger):
+            self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), points[-1].session)
         self.manager.save_state()
         self.sizer.save_state(self.ledger.last_seq, self.clock.now())
         self.breakers.save_state()
@@ -592,7 +594,8 @@ def read_status(state: Path | str) -> dict[str, Any]:
         if (Path(state) / path).exists():
             envelope = read_envelope(Path(state) / path)
             found[name] = {"written_at": envelope["written_at"], **envelope["data"]}
-    found["killed"] = (Path(state) / "KILL").exists()
+    kill = KillSwitch(state_dir=state)
+    found["killed"], found["kill_reason"] = kill.is_active, kill.status()["reason"]
     return found
 
 
@@ -602,7 +605,8 @@ def describe_status(status: Mapping[str, Any]) -> str:
         return f"{status['state']} holds no desk yet; start with  v23 campaign"
     e, b = status["execution"], status.get("breakers", {})
     rows = [f"desk in {status['state']}, {e['mode']}, written {e['written_at']}"]
-    rows.append(f"  kill switch {'ACTIVE' if status['killed'] else 'off'}   breakers {b.get('state', 'unknown')}   entries {'allowed' if b.get('entries_allowed') else 'stopped'}")
+    entries = "allowed" if b.get("entries_allowed") and not status["killed"] else "stopped"
+    rows.append(f"  kill switch {'ACTIVE: ' + status['kill_reason'] if status['killed'] else 'off'}   breakers {b.get('state', 'unknown')}   entries {entries}")
     rows += [f"    {x['name']}: {x['cause']} ({x['action']})" for x in b.get("latches", ())]
     rows.append(f"  positions {len(e['positions'])}   open orders {len(e['open_orders'])}")
     rows.append(f"  {status.get('dashboard', {}).get('summary', 'no session has closed yet')}")

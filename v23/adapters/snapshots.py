@@ -61,7 +61,7 @@ def read_envelope(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise StateError(f"{path} does not exist") from None
     except (OSError, ValueError) as e:
-        raise StateError(f"{path} does not parse ({e}); it is a projection: restore it from the ledger with  v23 status") from e
+        raise StateError(f"{path} does not parse ({e}); the ledger has what it said:  v23 reconcile  writes it anew") from e
     if not isinstance(envelope, dict) or not {"schema", "seq", "sha256", "data"} <= envelope.keys():
         raise StateError(f"{path} is not a snapshot: schema, seq, sha256 and data are expected")
     if envelope["schema"] != SCHEMA:
