@@ -173,7 +173,7 @@ def test_a_kill_that_found_no_exchange_goes_on_at_the_next_start(tmp_path):
 def test_after_a_lifted_halt_the_desk_comes_back_at_a_quarter(tmp_path, lifted, size):
     with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
         session = desk.session()
-        desk.ledger.record("session_closed", {"session": previous_session(session), "equity": Decimal(120_000), "gross_exposure": 0.0, "positions": {}})
+        desk.ledger.record("session_closed", {"session": previous_session(session), "equity": Decimal(120_000), "gross_exposure": 0.0, "positions": {}, "cash": Decimal(120_000), "buying_power": Decimal(120_000)})
         desk.market_open()
         assert {x.name for x in desk.breakers.latches} >= {"drawdown_halt", "drawdown_reduce"}
         if lifted:

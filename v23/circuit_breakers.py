@@ -206,6 +206,8 @@ class Liquidator(Protocol):
 
     def liquidate(self, kill_id: str) -> dict[str, Any]: ...
 
+    def suspend(self, on: bool) -> bool: ...
+
 
 MAX_WRONG_CODES = 5
 LOCKOUT = timedelta(minutes=15)
@@ -346,6 +348,11 @@ class KillSteps(KillReport):
             except V23Error as e:
                 errors.append(str(e))
         flat = report["flat"] is True and not errors
+        if flat:
+            try:
+                self.engine.suspend(True)
+            except V23Error as e:
+                report["not_suspended"] = str(e)  # the latch holds here; the broker could not be told
         report |= {"flat": flat, "state": "FLAT" if flat else "PENDING" if market_is_open(self.clock.now()) else "PENDING_OPEN"}
         report |= {"errors": errors} if errors else {}
         if self.ledger is not None:
@@ -412,6 +419,8 @@ class KillSwitch(KillActivation):
         if not self.is_active:
             raise InputError("the kill switch is not active")
         self._check_books(still_held)
+        if self.engine is not None:
+            self.engine.suspend(False)
         self.ledger.record("kill", {"action": "deactivated", "who": who, "still_held": still_held})
         self._save(False, "", "")
         self.sentinel.unlink(missing_ok=True)

@@ -356,19 +356,33 @@ def orders(state: StateOption = STATE, session: Annotated[str, typer.Option("--s
 
 
 @app.command()
-def reconcile(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: JsonOption = False) -> None:
-    """Compare the ledger with the broker, to the share; exits 1 when something stops entries.
+def reconcile(
+    state: StateOption = STATE,
+    reports: ReportsOption = REPORTS,
+    accept: Annotated[bool, typer.Option("--accept", help="Take the broker's orders and shares for ours; nothing is traded.")] = False,
+    who: Annotated[str, typer.Option("--who", help="Who accepts them.")] = "",
+    why: Annotated[str, typer.Option("--why", help="And why; both are kept in the ledger.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the ledger with the broker, to the share; exits 1 when something still stops entries.
 
-    Example:  v23 reconcile
+    What the broker explains is booked: flows, splits, trades at its page. What nobody explains keeps its symbol, or all
+    entries, off until it is gone or a person accepts it.
+
+    Examples:  v23 reconcile  ·  v23 reconcile --accept --who Ada --why "moved 10 shares to another account"
     """
-    from v23.trading_desk import open_existing
+    from v23.trading_desk import open_existing, quarantined, safe_mode
 
     with open_existing(state, reports) as desk:
+        changed = desk.accept(who, why) if accept else []
         desk.engine.recover()
         findings, stops = desk.reconcile(desk.session())
+        kept, safe = sorted(quarantined(desk.ledger)), safe_mode(desk.ledger)
         desk.save_state()
-    answer({"findings": findings, "stops": stops}, as_json, "\n".join([*findings, "the books agree" if not findings else f"{len(stops)} of {len(findings)} stop entries"]))
-    if stops:
+    told = {"findings": findings, "stops": stops, "quarantined": kept, "safe_mode": safe, "accepted": changed}
+    lines = [*(f"accepted  {c}" for c in changed), *findings, *(f"not bought until explained: {s}" for s in kept), *([f"safe mode: {safe}; look, then  v23 reconcile --accept"] if safe else [])]
+    answer(told, as_json, "\n".join([*lines, f"entries are off: {stops[0]}" if stops else "the books agree" if not (findings or kept) else "the rest agrees"]))
+    if stops or safe:
         raise typer.Exit(1)
 
 

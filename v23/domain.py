@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TERMINAL_STATES', 'Side', 'Purpose', 'OrderType', 'BreakerState', 'OrderState', 'Quote', 'Signal', 'Strategy',
            'OrderIntent', 'ChildOrder', 'OrderPlan', 'Check', 'Decision', 'BrokerOrder', 'Fill', 'Position', 'Account',
-           'MarketClock', 'Order', 'Clock', 'Broker', 'Event', 'Ledger', 'AlertSink', 'to_plain', 'from_plain']
+           'ActivityKind', 'Activity', 'Adjustment', 'MarketClock', 'Order', 'Clock', 'Broker', 'Event', 'Ledger',
+           'AlertSink', 'to_plain', 'from_plain']
 
 # %% ../nbs/components/00_domain.ipynb #471a013e
 import math
@@ -259,6 +260,7 @@ class Position:
     quantity_available: Decimal  # Not reserved by an open sell
     avg_entry_price: Decimal
     current_price: Decimal
+    asset_id: str = ""  # What stays when a symbol changes
 
     @property
     def market_value(self) -> Decimal:
@@ -278,6 +280,46 @@ class Account:
     status: str = "ACTIVE"
     trading_blocked: bool = False
     suspended_by_user: bool = False
+    intraday_adjustments: Decimal = Decimal(0)  # Deposits less withdrawals of today, dollars
+
+
+class ActivityKind(StrEnum):
+    "What can happen to an account besides an execution."
+
+    DEPOSIT = "CSD"
+    WITHDRAWAL = "CSW"
+    JOURNAL = "JNLC"
+    SPLIT = "SPLIT"
+
+    @property
+    def is_flow(self) -> bool:
+        "Money that came or went without a trade: no profit and no loss."
+        return self is not ActivityKind.SPLIT
+
+
+@dataclass(frozen=True)
+class Activity:
+    "A flow of money, or shares that became more or fewer, as the broker reports it."
+
+    activity_id: str
+    kind: ActivityKind
+    day: date  # New York's
+    amount: Decimal = Decimal(0)  # Dollars; negative leaves the account
+    symbol: str = ""
+    quantity: Decimal = Decimal(0)  # Shares that were added; negative for fewer
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    "Shares that became more or fewer without a trade, as the ledger books it."
+
+    adjustment_id: str
+    symbol: str
+    quantity: Decimal  # Shares added; negative for fewer
+    at: datetime
+    reason: str  # split, renamed or accepted
+    ratio: Decimal = Decimal(1)  # New shares for an old one
+    renamed_from: str = ""  # The symbol whose shares these were
 
 
 @dataclass(frozen=True)
@@ -355,6 +397,10 @@ class Broker(Protocol):
     def cancel(self, order_id: str) -> None: ...
 
     def fills(self, after: datetime) -> tuple[Fill, ...]: ...
+
+    def activities(self, after: datetime) -> tuple[Activity, ...]: ...
+
+    def configure(self, **wanted: Any) -> bool: ...
 
 
 @dataclass(frozen=True)

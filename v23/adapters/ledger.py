@@ -13,11 +13,13 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from .snapshots import canonical_json
-from ..domain import Clock, Event, Fill, Order, OrderState, from_plain, to_plain
+from ..accounting import signed_positions
+from ..domain import Adjustment, Clock, Event, Fill, Order, OrderState, from_plain, to_plain
 from ..errors import LedgerError, OwnedError
 
 # %% ../../nbs/components/71_ledger.ipynb #5c7b35e6
@@ -177,6 +179,14 @@ class Ledger(LedgerStore):
         "Every execution booked, oldest first."
         rows = self._db.execute("SELECT body FROM fills ORDER BY at, fill_id")
         return tuple(from_plain(Fill, json.loads(r[0])) for r in rows)
+
+    def adjustments(self) -> tuple[Adjustment, ...]:
+        "Every split, new symbol and accepted difference, oldest first."
+        return tuple(from_plain(Adjustment, e.body) for e in self.events("adjustment"))
+
+    def positions(self) -> dict[str, Decimal]:
+        "Shares held by everything that is recorded."
+        return signed_positions(self.fills(), self.adjustments())
 
     def has_fill(self, fill_id: str) -> bool:
         "This execution is already booked."

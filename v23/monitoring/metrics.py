@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from ..domain import Fill, Order, Purpose, Quote, Side, from_plain
+from ..execution.rebalance import EquityPoint, net_of_flows
 
 # %% ../../nbs/components/50_metrics.ipynb #7e79c5ee
 @dataclass(frozen=True)
@@ -156,12 +157,14 @@ def dashboard_metrics(
     errors_today: int,
     now: datetime,
 ) -> dict[str, Any]:
-    "Every DASHBOARD_METRICS name of the document; None where it cannot be known yet."
+    "Every DASHBOARD_METRICS name of the document, profits net of deposits and withdrawals; None where it cannot be known yet."
     if not closes:
         return {}
     last = closes[-1]
     session, equity = date.fromisoformat(last["session"]), float(last["equity"])
-    equities = [(date.min, start_equity), *((date.fromisoformat(c["session"]), float(c["equity"])) for c in closes)]
+    points = [EquityPoint(date.fromisoformat(c["session"]), float(c["equity"]), 0.0, float(c.get("flow", 0.0))) for c in closes]
+    began = start_equity + math.fsum(p.flow for p in points)
+    equities = [(date.min, began), *((p.session, level) for p, level in zip(points, net_of_flows(points), strict=True))]
     values = {s: float(p["quantity"]) * float(p["price"]) for s, p in last["positions"].items()}
     by_sector: dict[str, float] = defaultdict(float)
     for s, v in values.items():
@@ -169,7 +172,7 @@ def dashboard_metrics(
     previous = equities[-2][1]
     levels = [e for _, e in equities]
     marks = [c.get("benchmark") for c in closes]
-    returns = [b / a - 1 for a, b in zip(levels[1:], levels[2:], strict=False)]
+    returns = [b.equity / (a.equity + b.flow) - 1 for a, b in zip(points, points[1:], strict=False)]
     market = [b / a - 1 if a and b else math.nan for a, b in zip(marks, marks[1:], strict=False)]
     today = [r for r in quality if r.session == session]
     rate = fill_rate(quality)

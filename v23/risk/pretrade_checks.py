@@ -34,7 +34,9 @@ class PreTradeContext:
     sector_value: float = 0.0  # Of this symbol's sector, held and in flight
     quantity_available: Decimal = Decimal(0)  # Shares that may be sold
     breaker_state: BreakerState = BreakerState.NORMAL
-    entries_paused: bool = False  # A latch that stops entries is set
+    entries_paused: bool = False  # A latch that stops entries is set, or something outside the breakers does
+    pause: str = ""  # What stops them, for a person
+    quarantined: bool = False  # The books differ on this symbol
     killed: bool = False
     daily_loss: float = 0.0  # Today's return, net of flows
     entries_today: int = 0  # Parent entry orders sent
@@ -102,9 +104,12 @@ def order_value(intent: OrderIntent, context: PreTradeContext) -> float:
 def check_breaker_state(intent: OrderIntent, context: PreTradeContext, limits: RiskLimits) -> Check:
     "Entries need a state below HALTED, no latch that stops entries, and no kill."
     state, known = context.breaker_state, isinstance(context.breaker_state, BreakerState)
-    passed = known and state < BreakerState.HALTED and context.entries_paused is False and context.killed is False
+    free = context.entries_paused is False and context.quarantined is False
+    passed = known and state < BreakerState.HALTED and free and context.killed is False
     seen = state.name if known else "unknown"
-    detail = "killed" if context.killed is not False else f"{seen}{'' if context.entries_paused is False else ', entries paused'}"
+    seen += "" if context.entries_paused is False else f", entries paused{': ' + context.pause if context.pause else ''}"
+    seen += "" if context.quarantined is False else f", {intent.symbol} quarantined: the books differ"
+    detail = "killed" if context.killed is not False else seen
     return Check(DenialCode.BREAKER_STATE.value, passed, f"breakers {detail}", float(state) if known else None, float(BreakerState.REDUCED))
 
 

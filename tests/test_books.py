@@ -1,0 +1,300 @@
+"""What the ledger does with things it did not order: flows, splits, trades at the broker's page, lost records.
+
+Every test runs the whole desk over the official client on the simulated exchange. F-numbers are rows of the fault catalogue.
+"""
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+
+from v23.accounting import round_trips
+from v23.adapters.ledger import Ledger
+from v23.domain import OrderIntent, Purpose, Side
+from v23.errors import InputError, StateError
+from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+from v23.execution.order_lifecycle import intent_key
+from v23.execution.order_routing import plan_order
+from v23.market_calendar import next_session, session_hours
+from v23.simulator.faults import Scenario
+from v23.simulator.market import Split
+from v23.synthetic_market import synthetic_panel
+from v23.trading_desk import flow_since_close, open_desk
+
+PANEL = synthetic_panel(3, 40, date(2025, 10, 1), date(2026, 2, 27))
+DAY = date(2026, 1, 20)
+A, B, C = PANEL.symbols[:3]
+
+
+@contextmanager
+def exchange(tmp_path, **scenario):
+    config = ExchangeConfig("", 3, opening_instant(DAY), Decimal(100_000))
+    with ExchangeHost(tmp_path / "state", config, panel=PANEL, scenario=Scenario(**scenario)) as host:
+        yield host
+
+
+def opened(tmp_path, host):
+    return open_desk(state=tmp_path / "state", reports=tmp_path / "reports", host=host)
+
+
+def wish(desk, symbol, shares, purpose=Purpose.ENTRY, note=""):
+    side = Side.BUY if purpose is Purpose.ENTRY else Side.SELL
+    session, quote = desk.session(), desk.broker.quotes([symbol])[symbol]
+    return OrderIntent(intent_key("test", session, symbol, side, purpose, note), "test", session, symbol, side, Decimal(shares), purpose, quote.midpoint), quote
+
+
+def decision(desk, symbol, shares=5, purpose=Purpose.ENTRY):
+    intent, quote = wish(desk, symbol, shares, purpose)
+    return desk.gate(intent, quote)
+
+
+def trade(desk, symbol, shares, purpose=Purpose.ENTRY, note=""):
+    intent, quote = wish(desk, symbol, shares, purpose, note)
+    end = session_hours(desk.session()).window(desk.settings.risk)[1]
+    made = plan_order(intent, quote, desk.clock.now(), end, desk.settings.execution)
+    allowed = desk.gate(intent, quote)
+    assert allowed.allowed, [c.detail for c in allowed.checks if c.binding and not c.passed]
+    desk.engine.plan([(made, allowed)])
+    desk.engine.work(desk.session(), end)
+
+
+def until_tomorrow(desk):
+    desk.wait_until(session_hours(next_session(desk.session())).open - timedelta(minutes=10))
+
+
+def codes(desk):
+    return [e.body["code"] for e in desk.ledger.events("error")]
+
+
+def manual_order(host, symbol, qty, side, client_order_id=None):
+    body = {"symbol": symbol, "qty": str(qty), "side": side, "type": "market", "time_in_force": "day"}
+    body |= {"client_order_id": client_order_id} if client_order_id else {}
+    assert host.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode()).status == 200
+    host.exchange.advance_by(60)
+
+
+def test_nothing_is_bought_before_the_books_are_compared(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.wait_until(session_hours(DAY).open + timedelta(minutes=10))
+        desk.look(DAY)
+        refused = decision(desk, A)
+        assert refused.reasons == ("breaker_state",) and "not settled" in refused.checks[0].detail
+        desk.ready(DAY)
+        assert decision(desk, A).allowed
+
+
+def test_F45_a_trade_at_the_brokers_page_is_booked_and_counts_as_exposure(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        manual_order(host, A, 4, "sell")
+        manual_order(host, B, 7, "buy")
+        findings, stops = desk.reconcile(DAY)
+        assert desk.booked_positions() == {A: 6, B: 7} and stops == [] and codes(desk).count("FOREIGN_TRADE") == 2
+        assert len(findings) == 2 and all("not in the ledger" in f for f in findings)
+        desk.look(DAY)
+        quote = desk.broker.quotes([B])[B]
+        value = desk.gate.context(wish(desk, B, 1)[0], quote, ()).position_value
+        assert value == pytest.approx(7 * quote.midpoint, rel=0.01)
+        assert decision(desk, A).allowed
+
+
+def test_F24_an_order_in_our_name_that_nobody_planned_is_safe_mode_until_a_person_accepts_it(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        manual_order(host, B, 3, "buy", "v23-s-0-20260120-nobodyplannedthis")
+        _, stops = desk.reconcile(DAY)
+        desk.look(DAY)
+        assert stops and "ORPHAN_ORDER" in codes(desk)
+        refused = decision(desk, C)
+        assert not refused.allowed and "not in the ledger" in refused.checks[0].detail
+        assert decision(desk, A, 10, Purpose.EXIT).allowed  # what is held may always be sold
+        with pytest.raises(InputError, match="a reason"):
+            desk.accept("Ada", " ")
+        told = desk.accept("Ada", "the desk before the restore sent it")
+        assert len(told) == 1 and desk.booked_positions() == {A: 10, B: 3}
+        desk.look(DAY)
+        assert decision(desk, C).allowed and desk.reconcile(DAY) == ([], [])
+
+
+def test_F57_a_deleted_ledger_is_safe_mode_and_the_shares_are_accepted_not_traded(tmp_path):
+    with exchange(tmp_path) as host:
+        with opened(tmp_path, host) as desk:
+            desk.market_open()
+            trade(desk, A, 50)
+            desk.save_state()
+        sent = len(host.exchange.orders)
+        for left in (tmp_path / "state" / "execution").glob("ledger.sqlite3*"):
+            left.unlink()
+        with opened(tmp_path, host) as desk:
+            desk.ready(DAY)
+            desk.look(DAY)
+            refused = decision(desk, C)
+            assert not refused.allowed and "deleted" in refused.checks[0].detail
+            desk.accept("Ada", "the disk was replaced")
+            desk.look(DAY)
+            assert desk.booked_positions() == {A: 50} and decision(desk, C).allowed
+        assert len(host.exchange.orders) == sent
+
+
+def test_shares_nobody_can_explain_quarantine_their_symbol_only(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        desk.look(DAY)
+        trade(desk, B, 10)
+        positions, extra = desk.broker.positions, {A: -4}
+        desk.broker.positions = lambda: tuple(replace(p, quantity=p.quantity + extra.get(p.symbol, 0), quantity_available=p.quantity_available + extra.get(p.symbol, 0)) for p in positions())
+        _, stops = desk.reconcile(DAY)
+        desk.look(DAY)
+        assert stops == [] and "QUARANTINE" in codes(desk)
+        refused = decision(desk, A)
+        assert not refused.allowed and "quarantined" in refused.checks[0].detail and decision(desk, B).allowed and decision(desk, C).allowed
+        assert decision(desk, A, 6, Purpose.EXIT).allowed and not decision(desk, A, 7, Purpose.EXIT).allowed  # what the broker has of it
+        desk.broker.positions = positions
+        desk.reconcile(DAY)
+        assert decision(desk, A).allowed
+
+
+def test_a_tenth_of_the_account_unexplained_stops_everything(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        positions, price = desk.broker.positions, float(desk.broker.positions()[0].current_price)
+        many = Decimal(int(11_000 / price))
+        desk.broker.positions = lambda: tuple(replace(p, quantity=p.quantity + many) for p in positions())
+        _, stops = desk.reconcile(DAY)
+        desk.look(DAY)
+        assert len(stops) == 1 and "of equity" in stops[0] and not decision(desk, C).allowed
+        assert decision(desk, A, 10, Purpose.EXIT).allowed
+
+
+def test_F41_a_short_position_stops_everything(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        positions = desk.broker.positions
+        desk.broker.positions = lambda: tuple(replace(p, quantity=Decimal(-1)) for p in positions())
+        _, stops = desk.reconcile(DAY)
+        assert any("short" in s for s in stops)
+
+
+def test_F22_positions_that_lag_the_orders_are_looked_at_again(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        positions, looks = desk.broker.positions, []
+        desk.broker.positions = lambda: looks.append(1) or (() if len(looks) < 3 else positions())
+        assert desk.reconcile(DAY) == ([], [])
+
+
+@pytest.mark.parametrize("ratio", [Decimal(2), Decimal("0.5")])
+def test_F34_a_split_over_night_is_explained_and_no_trade_lost(ratio, tmp_path):
+    tomorrow = next_session(DAY)
+    with exchange(tmp_path, events=(Split(A, tomorrow, ratio),)) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 40)
+        desk.market_close()
+        until_tomorrow(desk)
+        opened_again = desk.market_open()
+        assert opened_again["stops"] == [] == opened_again["findings"] and desk.booked_positions() == {A: 40 * ratio}
+        assert desk.breakers.get_status()["entries_allowed"] and not desk.kill.is_active
+        trade(desk, A, 40 * ratio, Purpose.EXIT)
+        (trip,) = round_trips([replace(f, at=f.at) for f in desk.ledger.fills()], desk.ledger.adjustments())[:1]
+        assert abs(trip.trade_return) < 0.2 and desk.booked_positions() == {}
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("CSD", 50_000), ("CSW", 30_000), ("JNLC", -25_000)])
+def test_F66_money_that_comes_or_goes_is_no_profit_and_no_loss(kind, amount, tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        host.exchange.flow(kind, Decimal(amount))
+        desk.look(DAY)
+        reading = desk.breakers.reading
+        assert abs(reading.daily) < 0.01 and abs(reading.drawdown) < 0.01 and desk.breakers.state.name == "NORMAL"
+        desk.market_close()
+        closed = desk.closing(DAY)
+        assert closed["flow"] == (-amount if kind == "CSW" else amount)
+        assert abs(desk.dashboard.get_metrics()["daily_pnl"]) < 1_000
+        until_tomorrow(desk)
+        desk.market_open()
+        assert flow_since_close(desk.ledger, desk.broker.account(), next_session(DAY)) == 0.0
+        assert abs(desk.breakers.reading.drawdown) < 0.02 and abs(desk.breakers.reading.weekly) < 0.02
+
+
+def test_F66_a_withdrawal_after_the_close_is_counted_on_the_next_day(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        desk.market_close()
+        host.exchange.flow("CSW", Decimal(40_000))
+        until_tomorrow(desk)
+        desk.market_open()
+        assert desk.breakers.reading.daily == pytest.approx(0.0, abs=1e-9) and desk.breakers.state.name == "NORMAL"
+
+
+def test_F66_the_account_knows_of_a_withdrawal_before_the_list_of_activities_does(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        desk.broker.activities = lambda after: ()
+        host.exchange.flow("CSW", Decimal(40_000))
+        desk.look(DAY)
+        assert desk.breakers.reading.daily == pytest.approx(0.0, abs=1e-9) and not desk.kill.is_active
+
+
+def test_F13_another_account_is_refused_before_anything_is_sent(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        until_tomorrow(desk)
+        account = desk.broker.account
+        desk.broker.account = lambda: replace(account(), account_id="another-account")
+        with pytest.raises(StateError, match="another --state"):
+            desk.market_open()
+        assert desk.gate.ready is False
+
+
+def test_F35_a_company_that_changes_its_symbol_takes_its_shares_along(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        desk.reconcile(DAY)
+        positions = desk.broker.positions
+        desk.broker.positions = lambda: tuple(replace(p, symbol="NEWNAME") for p in positions())
+        assert desk.reconcile(DAY) == ([], []) and desk.booked_positions() == {"NEWNAME": 10}
+
+
+def test_the_broker_is_told_never_to_short_and_to_refuse_everything_after_a_kill(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        told = host.exchange.configurations
+        assert (told["no_shorting"], told["max_margin_multiplier"], told["suspend_trade"]) == (True, "1", False)
+        trade(desk, A, 10)
+        assert desk.kill.activate("test")["flat"] is True and host.exchange.configurations["suspend_trade"] is True
+        desk.look(DAY)
+        assert "suspended" in "; ".join(desk.gate.pauses)
+        manual = host.exchange.handle("POST", "/v2/orders", {}, json.dumps({"symbol": B, "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}).encode())
+        assert manual.status == 403
+        desk.reconcile(DAY)
+        desk.kill.deactivate(f"CONFIRM-{DAY:%Y%m%d}")
+        assert host.exchange.configurations["suspend_trade"] is False
+        desk.kill.resume("Ada", "it was a test")
+        desk.look(DAY)
+        assert decision(desk, B).allowed
+
+
+def test_a_ledger_with_accepted_differences_verifies_and_says_who(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        positions = desk.broker.positions
+        desk.broker.positions = lambda: tuple(replace(p, quantity=p.quantity - 2) for p in positions())
+        desk.accept("Ada", "two shares went to another account")
+        assert desk.booked_positions() == {A: 8} and desk.ledger.verify() > 0
+        assert desk.ledger.last("accepted").body["who"] == "Ada"
+    ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", desk.clock)
+    assert ledger.positions() == {A: 8}
+    ledger.close()
