@@ -275,7 +275,7 @@ def test_the_broker_is_told_never_to_short_and_to_refuse_everything_after_a_kill
         trade(desk, A, 10)
         assert desk.kill.activate("test")["flat"] is True and host.exchange.configurations["suspend_trade"] is True
         desk.look(DAY)
-        assert "suspended" in "; ".join(desk.gate.pauses)
+        assert "suspended" in "; ".join(desk.gate.pauses())
         manual = host.exchange.handle("POST", "/v2/orders", {}, json.dumps({"symbol": B, "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}).encode())
         assert manual.status == 403
         desk.reconcile(DAY)
@@ -298,3 +298,77 @@ def test_a_ledger_with_accepted_differences_verifies_and_says_who(tmp_path):
     ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", desk.clock)
     assert ledger.positions() == {A: 8}
     ledger.close()
+
+
+def test_F6_a_broker_that_asks_to_be_left_alone_is_and_it_is_no_error(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        host.server.faults.add("GET", "/v2/positions", "429")
+        began = desk.clock.now()
+        desk.look(DAY)
+        assert (desk.clock.now() - began).total_seconds() >= 1 and desk.broker.trouble == ""
+        assert [e.body for e in desk.ledger.events("error") if e.body["kind"] == "api"] == []
+
+
+def test_F6_while_the_broker_is_to_be_left_alone_nothing_is_bought(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        intent, quote = wish(desk, A, 5)
+        desk.broker.budget.hold(20)
+        assert "left alone" in desk.gate(intent, quote).checks[0].detail and not desk.gate(intent, quote).allowed
+        desk.clock.sleep(20)
+        desk.look(DAY)
+        assert decision(desk, A).allowed
+
+
+def test_F7_an_account_that_cannot_be_read_stops_entries_and_is_never_read_as_flat(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        host.server.faults.add("GET", "/v2/account", "error", times=50)
+        desk.clock.sleep(31)
+        assert desk.look_again() is False and desk.booked_positions() == {A: 10}
+        refused = decision(desk, B)
+        assert not refused.allowed and "last read" in refused.checks[0].detail
+        assert decision(desk, A, 10, Purpose.EXIT).allowed
+
+
+def test_F12_keys_that_are_refused_are_offered_once_a_minute_and_stop_entries(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        intent, quote = wish(desk, A, 5)
+        host.server.faults.add("GET", "/v2/account", "auth", times=1)
+        desk.clock.sleep(16)
+        assert desk.look_again() is False
+        asked = host.server.shell.requests
+        for _ in range(3):
+            desk.clock.sleep(16)
+            assert desk.look_again() is False
+        assert host.server.shell.requests == asked  # not offered again
+        assert "refused our keys" in desk.gate(intent, quote).checks[0].detail and "LOOK_FAILED" in codes(desk)
+        assert {e.body["kind"] for e in desk.ledger.events("error")} == {"critical"}
+        desk.clock.sleep(16)
+        assert desk.look_again() is True and desk.broker.trouble == ""
+
+
+def test_a_kill_between_the_plan_and_the_request_lets_no_entry_leave(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        submit, sent = desk.broker.submit, []
+
+        def submit_and_kill(body, client=None):
+            answer = submit(body)
+            if not sent:
+                desk.kill.sentinel.write_text("somebody pressed the button\n")
+            sent.append(body)
+            return answer
+
+        desk.broker.submit = submit_and_kill
+        end, items = session_hours(DAY).window(desk.settings.risk)[1], []
+        for symbol in (A, B, C):
+            intent, quote = wish(desk, symbol, 3)
+            items.append((plan_order(intent, quote, desk.clock.now(), end, desk.settings.execution), desk.gate(intent, quote)))
+        desk.engine.plan(items)
+        desk.engine.work(DAY, end)
+        states = {o.symbol: o.state.value for o in desk.ledger.orders()}
+        assert len(sent) == 1 and sorted(states.values()) == ["denied", "denied", "filled"]

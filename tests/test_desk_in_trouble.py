@@ -74,6 +74,7 @@ def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
         asked = []
         for seconds in (30, 40):
             desk.clock.sleep(seconds)
+            desk.look(session)
             quote = desk.broker.quotes([symbol])[symbol]
             asked.append((desk.gate(entry, quote).allowed, desk.gate(leave, quote).allowed))
         assert asked == [(True, True), (False, True)]

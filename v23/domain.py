@@ -10,7 +10,7 @@ __all__ = ['TERMINAL_STATES', 'Side', 'Purpose', 'OrderType', 'BreakerState', 'O
 
 # %% ../nbs/components/00_domain.ipynb #471a013e
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -388,7 +388,10 @@ class Broker(Protocol):
 
     def quotes(self, symbols: Sequence[str]) -> dict[str, Quote]: ...
 
-    def submit(self, body: str) -> BrokerOrder: ...
+    @property
+    def trouble(self) -> str: ...
+
+    def submit_many(self, orders: Sequence[tuple[str, bool]], halted: Callable[[], bool]) -> list[Any]: ...
 
     def order_by_client_id(self, client_order_id: str) -> BrokerOrder | None: ...
 

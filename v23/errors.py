@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['V23Error', 'InputError', 'SettingsError', 'DataError', 'StateError', 'LedgerError', 'OwnedError', 'PortInUseError',
-           'BrokerError', 'Ambiguous', 'Rejected', 'DuplicateOrder', 'AuthLost']
+           'BrokerError', 'Ambiguous', 'RateLimited', 'Rejected', 'DuplicateOrder', 'AuthLost']
 
 # %% ../nbs/components/01_errors.ipynb #b41b792a
 class V23Error(Exception):
@@ -56,6 +56,14 @@ class BrokerError(V23Error):
 
 class Ambiguous(BrokerError):
     "A request whose outcome is unknown: a timeout, a reset, a 5xx, a 429 or an unreadable body."
+
+
+class RateLimited(Ambiguous):
+    "Too many requests; nothing is wrong but the pace."
+
+    def __init__(self, message: str, status: int | None = 429, code: int | None = None, wait_s: float = 1.0):
+        super().__init__(message, status, code)
+        self.wait_s = wait_s  # How long the broker wants to be left alone
 
 
 class Rejected(BrokerError):
