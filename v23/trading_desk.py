@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
-           'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'entries_today',
-           'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'Gate',
-           'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'WatchingDesk',
-           'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'TradingDesk',
-           'open_desk', 'read_status', 'describe_status', 'open_existing', 'read_orders']
+           'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
+           'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate',
+           'exposures', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState',
+           'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk',
+           'DailyDesk', 'TradingDesk', 'open_desk', 'read_status', 'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -49,10 +49,10 @@ from .v21_signals import V21
 # %% ../nbs/components/85_trading_desk.ipynb #4a925782
 def equity_points(ledger: Ledger) -> tuple[EquityPoint, ...]:
     "The closing equity of every recorded session."
-    return tuple(
+    return ledger.remembered("equity points", ("session_closed",), lambda: tuple(
         EquityPoint(date.fromisoformat(e.body["session"]), float(e.body["equity"]), float(e.body["gross_exposure"]), float(e.body.get("flow", 0.0)))
         for e in ledger.events("session_closed")
-    )
+    ))  # fmt: skip
 
 
 def flow_since_close(ledger: Ledger, account: Account, session: date) -> float:
@@ -74,14 +74,19 @@ def flow_since_close(ledger: Ledger, account: Account, session: date) -> float:
 
 def session_errors(ledger: Ledger, session: date) -> dict[str, int]:
     "Errors of one session by kind."
-    kinds = [e.body["kind"] for e in ledger.events("error") if e.body.get("session") == session.isoformat()]
+    seen = ledger.remembered("errors", ("error",), lambda: [(e.body.get("session"), e.body["kind"]) for e in ledger.events("error")])
+    kinds = [kind for day, kind in seen if day == session.isoformat()]
     return {kind: kinds.count(kind) for kind in ("execution", "api", "critical")}
 
 
 def losing_streak(ledger: Ledger) -> int:
     "Closed trades in a row that lost, newest first."
-    trades = trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
-    return consecutive_losses([pnl for _, _, pnl, _ in trades])
+    return ledger.remembered("losing streak", ("fill", "adjustment"), lambda: consecutive_losses([pnl for _, _, pnl, _ in closed_trades(ledger)]))
+
+
+def closed_trades(ledger: Ledger) -> tuple[tuple, ...]:
+    "(session, symbol, pnl, capital) of every closed trade, by the time it closed."
+    return trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
 
 
 def entries_today(ledger: Ledger, session: date, besides: str = "") -> int:
@@ -135,8 +140,7 @@ def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEst
     if basis == "backtest":
         return kelly_for_basis(basis, backtest(panel, settings.strategy).trades["net"].tolist())
     if basis == "trades":
-        trades = trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
-        return kelly_for_basis(basis, [float(pnl / capital) for _, _, pnl, capital in trades])
+        return kelly_for_basis(basis, [float(pnl / capital) for _, _, pnl, capital in closed_trades(ledger)])
     return kelly_for_basis(basis)
 
 # %% ../nbs/components/85_trading_desk.ipynb #71517e86
