@@ -6,7 +6,8 @@
 __all__ = ['app', 'StateOption', 'ReportsOption', 'BarsOption', 'SeedOption', 'JsonOption', 'STATE', 'REPORTS', 'data',
            'ledger_app', 'say', 'answer', 'parse_day', 'parse_instant', 'campaign', 'backtest', 'signals',
            'data_import', 'data_check', 'data_info', 'simulate', 'job', 'status', 'ledger_verify', 'ledger_export',
-           'ledger_backup', 'ledger_restore', 'orders', 'reconcile', 'cancel_orders', 'validate', 'version', 'main']
+           'ledger_backup', 'ledger_restore', 'orders', 'plan', 'reconcile', 'cancel_orders', 'validate', 'version',
+           'main']
 
 # %% ../nbs/components/96_cli.ipynb #b18d9631
 import json
@@ -353,6 +354,24 @@ def orders(state: StateOption = STATE, session: Annotated[str, typer.Option("--s
     rows = read_orders(state, parse_day(session, "--session"), live)
     lines = [f"{r['session']}  {r['symbol']:<8} {r['side']:<4} {r['purpose']:<6} {r['quantity']:>8} {r['order_type']:<7} {r['state']:<10} {r['filled_quantity']:>8} filled  {r['reason']}" for r in rows]
     answer({"orders": rows}, as_json, "\n".join(lines) or "no orders")
+
+
+@app.command()
+def plan(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: JsonOption = False) -> None:
+    """What a rebalance would send now: every order, its worst price and cost, and every check. Sends nothing.
+
+    Example:  v23 plan  ·  v23 plan --json | jq '.orders[] | select(.sent | not)'
+    """
+    from v23.domain import to_plain
+    from v23.trading_desk import open_existing
+
+    with open_existing(state, reports) as desk:
+        now, rows = desk.clock.now(), desk.dry_plan()
+    sent = [r for r in rows if r["sent"]]
+    lines = [f"{r['symbol']:<8} {r['side']:<4} {r['quantity']:>7} {r['order_type']:<18} " + (f"at worst {r['worst_price']:,.2f}, {r['worst_cost_usd']:,.2f} $ off the midpoint" if r["sent"] else f"refused: {r['detail']}") for r in rows]
+    cost = sum(r["worst_cost_usd"] for r in sent if r["worst_cost_usd"] == r["worst_cost_usd"])
+    total = f"{len(sent)} of {len(rows)} orders would leave at {now:%Y-%m-%d %H:%M}, at worst {cost:,.2f} $ away from the midpoints; nothing was sent"
+    answer(to_plain({"at": now, "orders": rows, "sent": len(sent), "worst_cost_usd": cost}), as_json, "\n".join([*lines, total]))
 
 
 @app.command()

@@ -93,6 +93,7 @@ class ExecutionSettings:
     collar_bps: float = 50.0  # A marketable limit's worst price beyond the far side
     turnover_buffer: float = 0.002  # Fraction of equity; smaller changes are not traded
     requests_per_minute: int = 150
+    concurrent_orders: int = 8  # Order requests on their way at once, in real time
     reserved_share: float = 0.30  # Of the request budget, for cancels, exits and kill
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 5.0
@@ -172,6 +173,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("TWAP_INTERVAL_SECONDS", "execution", "twap_interval_s", "seconds", low=1.0, high=3600.0),
     Knob("TURNOVER_BUFFER_PCT", "execution", "turnover_buffer", "percent of equity", 0.01, 0.0, 10.0),
     Knob("REQUESTS_PER_MINUTE", "execution", "requests_per_minute", "requests", low=10, high=10_000),
+    Knob("CONCURRENT_ORDERS", "execution", "concurrent_orders", "requests", low=1, high=32),
     Knob("REBALANCE_TIME", "monitoring", "rebalance_time", "HH:MM New York"),
     Knob("REBALANCE_PHASE", "strategy", "phase", "session index", low=0, high=1000),
     Knob("HOLDING_SESSIONS", "strategy", "holding_sessions", "sessions", low=1, high=1000),

@@ -33,7 +33,7 @@ from .domain import Account, BreakerState, Broker, Clock, Decision, Order, Order
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
-from .execution.rebalance import DeskView, EquityPoint, drawdown_of, net_of_flows, plan_rebalance, unit_volatility
+from .execution.rebalance import DeskView, EquityPoint, Rebalance, drawdown_of, dry_rows, net_of_flows, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
@@ -532,14 +532,25 @@ class ReadyDesk(SavingDesk):
 class DecidingDesk(ReadyDesk):
     "A desk that decides a day and writes the decision down."
 
-    def _decide(self, session: date) -> None:
-        "Signals, view, sizes and parents, written down in one transaction."
+    def _decided(self, session: date) -> tuple[tuple[Signal, ...], DeskView, Rebalance]:
+        "Signals, view and decision, from what the desk sees now."
         as_of = previous_session(session)
         panel = self.wiring.bars(as_of)
         signals = self.wiring.strategy.signals(panel, as_of)
         account, positions = self.look(session)
         view = self._view(session, panel, account, positions, signals)
-        decided = plan_rebalance(view, signals, self.settings, self.wiring.strategy.name)
+        return signals, view, plan_rebalance(view, signals, self.settings, self.wiring.strategy.name)
+
+    def dry_plan(self, session: date | None = None) -> list[dict[str, Any]]:
+        "What a rebalance would send now, one row an order, with every check; nothing is sent and no parent is recorded."
+        session = session or self.session()
+        self.ready(session)
+        return dry_rows(self._decided(session)[2], self.settings.execution)
+
+    def _decide(self, session: date) -> None:
+        "Signals, view, sizes and parents, written down in one transaction."
+        as_of = previous_session(session)
+        signals, view, decided = self._decided(session)
         self.sizer.keep(decided.sizing, self._kelly)
         parents = [("parent", parent_event(plan, decision)) for plan, decision in decided.items]
         self.ledger.record_all([
@@ -689,6 +700,11 @@ class TradingDesk(DailyDesk):
         rows = [{"symbol": r.symbol, "side": r.side.value, "type": r.order_type, "intended": r.intended, "filled": r.filled, "average": r.average_price, "slippage bps": r.slippage_bps, "refused": r.refused} for r in quality_of(self.ledger, session or self.session())]
         return pd.DataFrame(rows, columns=["symbol", "side", "type", "intended", "filled", "average", "slippage bps", "refused"]).set_index("symbol").round(3)
 
+    def plan_table(self, session: date | None = None) -> pd.DataFrame:
+        "What a rebalance would send now; nothing is sent."
+        columns = ["symbol", "side", "quantity", "order_type", "midpoint", "worst_price", "worst_cost_usd", "sent", "refused"]
+        return pd.DataFrame(self.dry_plan(session), columns=columns).set_index("symbol").round(3)
+
     def metrics_table(self) -> pd.DataFrame:
         "The dashboard's metrics; empty before the first close."
         rows = [(k, v) for k, v in self.dashboard.get_metrics().items()]
@@ -707,7 +723,7 @@ class TradingDesk(DailyDesk):
 
 # %% ../nbs/components/85_trading_desk.ipynb #02ec9569
 def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
-    return AlpacaAPI(*keys, url, data_url, settings.execution, clock, settings.texts["ALPACA_FEED"], paper=settings.mode != "live")
+    return AlpacaAPI(*keys, url, data_url, settings.execution, clock, settings.texts["ALPACA_FEED"], paper=settings.mode != "live", concurrency=1 if settings.mode == "simulated" else settings.execution.concurrent_orders)
 
 
 SIMULATED_KEYS = (Secret("simulated"), Secret("simulated"))

@@ -362,6 +362,8 @@ class AlpacaClient:
         self.data = harden(StockHistoricalDataClient(*credentials, raw_data=True, url_override=data_url), settings)
         self.budget = RequestBudget(settings.requests_per_minute, settings.reserved_share, clock)
         self.reach = Reachability(clock)
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = threading.local()
 
     @property
     def trouble(self) -> str:
@@ -443,22 +445,31 @@ class AlpacaAPI(AlpacaAccount):
 
         An order is a body and whether it adds risk; one that does is not sent once `halted` says so.
         """
-        clients = threading.local()
 
         def one(order: tuple[str, bool]) -> BrokerOrder | BrokerError | None:
             if order[1] and halted():
                 return None
-            if self.concurrency > 1 and not hasattr(clients, "own"):
-                clients.own = self._make()  # a session of requests belongs to one thread
             try:
-                return self.submit(order[0]) if self.concurrency == 1 else self.submit(order[0], clients.own)
+                return self.submit(order[0]) if self.concurrency == 1 else self.submit(order[0], self._own_client())
             except BrokerError as e:
                 return e
 
-        if self.concurrency == 1:
+        if self.concurrency == 1 or len(orders) == 1:
             return [one(o) for o in orders]
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            return list(pool.map(one, orders))
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.concurrency, "v23-orders")
+        return list(self._pool.map(one, orders))
+
+    def _own_client(self) -> Any:
+        "The client of this thread: a session of requests belongs to one."
+        if not hasattr(self._threads, "client"):
+            self._threads.client = self._make()
+        return self._threads.client
+
+    def close(self) -> None:
+        "Let go of the threads."
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def order_by_client_id(self, client_order_id: str) -> BrokerOrder | None:
         "The order with this client id, or None when the broker has never heard of it."

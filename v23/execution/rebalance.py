@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_RETURNS', 'VOLATILITY_SESSIONS', 'PURSE_BUFFER', 'EquityPoint', 'net_of_flows', 'drawdown_of', 'unit_volatility',
-           'DeskView', 'Rebalance', 'fit_to_cash', 'context_of', 'plan_rebalance']
+           'DeskView', 'Rebalance', 'fit_to_cash', 'context_of', 'plan_rebalance', 'worst_price', 'dry_rows']
 
 # %% ../../nbs/components/46_rebalance.ipynb #17cf1854
 import math
@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_DOWN, Decimal
+from typing import Any
 
 from ..domain import BreakerState, Decision, OrderIntent, OrderPlan, Purpose, Quote, Side, Signal
 from .order_lifecycle import intent_key
-from .order_routing import plan_order
+from .order_routing import collar_limit, plan_order
 from ..risk.pretrade_checks import PreTradeContext, evaluate
-from ..settings import Settings
+from ..settings import ExecutionSettings, Settings
 from ..sizing.multipliers import Multipliers
 from ..sizing.targets import Sizing, kept_names, orders_for_targets, size_portfolio, target_quantities
 
@@ -106,7 +107,7 @@ class Rebalance:
         return tuple(p for p, d in self.items if d.allowed and not p.refused)
 
 # %% ../../nbs/components/46_rebalance.ipynb #9d766058
-PURSE_BUFFER = 0.02
+PURSE_BUFFER = 0.05  # A market buy reserves more than its price until it has traded
 
 
 def fit_to_cash(wanted: Sequence[tuple[str, Side, Decimal, Purpose]], quotes: Mapping[str, Quote], cash: float) -> dict[str, Decimal]:
@@ -184,3 +185,30 @@ def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings
         if decision.allowed:
             reserved[symbol] = reserved.get(symbol, 0.0) + side.sign * float(quantity) * prices.get(symbol, math.nan)
     return Rebalance(sizing, tuple(items), resized)
+
+# %% ../../nbs/components/46_rebalance.ipynb #445402c0
+def worst_price(plan: OrderPlan, settings: ExecutionSettings) -> float:
+    "The least favourable price a plan is meant to trade at, dollars; NaN when it would not be sent or nothing is quoted."
+    limits = [c.limit_price for c in plan.children if c.limit_price is not None]
+    if plan.refused or not plan.children or plan.arrival is None:
+        return float(limits[0]) if limits and not plan.refused else math.nan
+    if limits:
+        return float(limits[0])
+    collar = collar_limit(plan.arrival, plan.intent.reference_price, plan.intent.side, settings)
+    return math.nan if collar is None else float(collar)
+
+
+def dry_rows(decided: Rebalance, settings: ExecutionSettings) -> list[dict[str, Any]]:
+    "One row an order: what it is, how it would be worked, its worst price and cost in dollars against the midpoint, and every check."
+    rows = []
+    for plan, decision in decided.items:
+        intent, worst = plan.intent, worst_price(plan, settings)
+        mid = plan.arrival.midpoint if plan.arrival is not None else intent.reference_price
+        rows.append({
+            "symbol": intent.symbol, "side": intent.side.value, "purpose": intent.purpose.value, "quantity": intent.quantity,
+            "order_type": plan.order_type.value, "children": len(plan.children), "midpoint": mid, "worst_price": worst,
+            "worst_cost_usd": intent.side.sign * (worst - mid) * float(intent.quantity), "notional_usd": mid * float(intent.quantity),
+            "sent": decision.allowed and not plan.refused, "refused": plan.refused or ", ".join(decision.reasons),
+            "detail": plan.detail or "; ".join(c.detail for c in decision.checks if c.binding and not c.passed), "checks": decision.checks,
+        })  # fmt: skip
+    return rows
