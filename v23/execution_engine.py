@@ -19,7 +19,7 @@ from typing import Any
 from .accounting import signed_positions
 from .adapters.alpaca import AlpacaAPI
 from .adapters.ledger import Ledger
-from .adapters.snapshots import read_snapshot, write_snapshot
+from .adapters.snapshots import crash_point, read_snapshot, write_snapshot
 from v23.domain import (
     Broker, BrokerOrder, ChildOrder, Clock, Decision, Order, OrderIntent, OrderPlan, OrderState, OrderType, Position, Purpose, Quote, Side,
     from_plain, to_plain,
@@ -95,6 +95,7 @@ class OrderWire(OrderNotes):
         order = on_sending(order, self.clock.now())
         self.keep(order)
         self._missing.pop(order.client_order_id, None)  # another attempt needs its own look-ups
+        crash_point("sending")
         try:
             order = on_broker_order(order, self.broker.submit(order.body), self.clock.now())
         except DuplicateOrder as e:
@@ -108,6 +109,7 @@ class OrderWire(OrderNotes):
         except BrokerError as e:
             order = on_ambiguous(order, str(e), self.clock.now())
             self.error("api", "REPLY_LOST", f"{order.symbol}: {e}")
+        crash_point("reply")
         self.keep(order)
         return order
 
@@ -267,6 +269,7 @@ class EngineParts:
         fresh = [("parent", parent_event(plan, decision)) for plan, decision in items if plan.intent.intent_id not in known]
         if fresh:
             self.ledger.record_all(fresh)
+            crash_point("plan")
 
 # %% ../nbs/components/82_execution_engine.ipynb #0dbd4041
 class EngineCore(EngineParts):

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from .snapshots import crash_point
 from ..domain import Account, BrokerOrder, Clock, Fill, MarketClock, Position, Quote, Side
 from ..errors import Ambiguous, AuthLost, BrokerError, DuplicateOrder, Rejected
 from ..settings import ExecutionSettings, Secret
@@ -61,6 +62,8 @@ def _bounded_adapter(settings: ExecutionSettings) -> Any:
             started = time.monotonic()
             options |= {"timeout": (settings.connect_timeout_s, settings.read_timeout_s), "stream": True}
             response = super().send(request, **options)
+            if request.method == "POST":
+                crash_point("wire")
             body = _read_body(response, started + settings.total_deadline_s)
             response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
             return response

@@ -16,7 +16,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from .snapshots import canonical_json
+from .snapshots import canonical_json, crash_point
 from ..domain import Clock, Event, Fill, Order, OrderState, from_plain, to_plain
 from ..errors import LedgerError, OwnedError
 
@@ -134,7 +134,9 @@ class LedgerStore:
                 self._db.execute("INSERT INTO events VALUES (?,?,?,?,?,?,?)", (seq, at, kind, text, self.build, last_hash, link))
                 project(self._db, kind, plain, text)
                 last_hash = link
+            crash_point("apply")
             self._db.execute("COMMIT")
+            crash_point("commit")
         except (sqlite3.Error, ValueError, KeyError) as e:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
