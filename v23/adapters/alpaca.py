@@ -279,7 +279,7 @@ class AlpacaClient:
                 return call()
             except APIError as e:
                 error = classify_error(e.status_code, str(e))
-            except (requests.exceptions.RequestException, ConnectionError, AttributeError, ValueError) as e:
+            except (requests.exceptions.RequestException, ConnectionError, AttributeError, LookupError, TypeError, ValueError) as e:
                 error = Ambiguous(f"no usable answer from Alpaca: {type(e).__name__}")
             if not left or not isinstance(error, Ambiguous):
                 raise error
