@@ -30,3 +30,18 @@ def test_F10_no_unusable_answer_to_a_question_ends_the_desk(kind, path, world):
         asked()
     world.exchange.faults.waiting.clear()
     asked()
+
+
+def test_F26_a_bust_is_booked_once_whether_or_not_its_execution_is_in_the_window(world):
+    world.exchange.plan_order_fault("bust", seconds=2.0)
+    world.trade_day()
+    undone = [f for f in world.ledger.fills() if f.fill_id.endswith(":undone")]
+    assert len(undone) == 1
+    for _ in range(3):  # the window moves past the execution, the bust stays in it
+        world.trade_day()
+    world.desk.engine.tracker.book_fills(thorough=True)
+    assert [f.fill_id for f in world.ledger.fills() if f.order_id == undone[0].order_id].count(undone[0].fill_id) == 1
+    assert world.desk.engine.tracker.reconcile() == ()
+    rows = [a for a in world.exchange.activities if a[1]["type"] == "trade_bust"]
+    apart = world.desk.broker.fills(rows[0][0].replace(microsecond=0))  # begins after the execution it takes back
+    assert undone[0].fill_id in {f.fill_id for f in apart}

@@ -209,7 +209,7 @@ def executions_of(row: Mapping[str, Any], known: Mapping[str, Fill]) -> list[Fil
     before = known.get(str(row.get("previous_id", "")))
     undone = replace(before, fill_id=f"{fill.fill_id}:undone", side=before.side.opposite, at=fill.at) if before else None
     if kind == "trade_bust":
-        return [undone or replace(fill, side=fill.side.opposite)]
+        return [undone or replace(fill, fill_id=f"{fill.fill_id}:undone", side=fill.side.opposite)]  # one id, whichever window it was seen in
     return [undone, fill] if kind == "trade_correct" and undone else []
 
 
