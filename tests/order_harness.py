@@ -147,7 +147,6 @@ class Wire(LoopbackAdapter):
     def send(self, request: Any, timeout: Any = None, **ignored: Any) -> Any:
         self.requests += 1
         self.methods[request.method] += 1
-        self.world.before_request(self.requests)
         is_order = request.method == "POST" and request.path_url == "/v2/orders"
         if is_order:
             body = request.body.encode() if isinstance(request.body, str) else request.body
@@ -159,6 +158,7 @@ class Wire(LoopbackAdapter):
         try:
             return super().send(request, timeout, **ignored)
         finally:
+            self.world.after_request(self.requests)
             if is_order:
                 self.world.crash("wire")
 
@@ -190,14 +190,13 @@ class World:
         self.wire = Wire(self.exchange, self)
         self.crash_rng = random.Random(f"crashes {seed}")
         self.crash_at: tuple[str, int] | None = None  # A planned crash: a point and how many passings from now
-        self.kill_at = 0  # A request before which somebody else kills
+        self.kill_at = 0  # A request after which somebody else kills
         self.calm = False
         self.crashes: list[str] = []
         self.not_posted: Counter[str] = Counter()  # SENDING was written, and the process ended before the request left
         self.violations: list[tuple[str, str]] = []
         self.pairs: Counter[tuple[str, str]] = Counter()  # (fault, order state)
         self.faulted: dict[str, set[str]] = {}  # Order -> faults of the exchange it met
-        self.excused: set[str] = set()  # Symbols whose books somebody else changed
         self.desk: SavingDesk
         self.start()
 
@@ -244,6 +243,12 @@ class World:
 
     # -- what the onlooker sees
 
+    @property
+    def excused(self) -> set[str]:
+        "Symbols whose shares the exchange itself changed: it took an execution back, or gave one too many."
+        touched = [o for o, kinds in self.faulted.items() if kinds & {"bust", "overfill"}]
+        return {self.exchange.by_client_id[o].symbol for o in touched if o in self.exchange.by_client_id}
+
     def states(self) -> list[str]:
         "States of every order in the ledger, each once."
         return [row[0] for row in self.ledger._db.execute("SELECT DISTINCT state FROM orders")]
@@ -255,16 +260,13 @@ class World:
     def on_fault(self, kind: str, method: str, path: str, order: str) -> None:
         if method == "ORDER":
             self.faulted.setdefault(order, set()).add(kind)
-            if kind in ("overfill", "bust"):
-                found = self.exchange.by_client_id.get(order)
-                self.excused |= {found.symbol} if found else set()
             return
         if not hasattr(self, "desk"):
             return
         for state in [s for s in [self.state_of(order)] if s] if order else self.states():
             self.pairs[kind, state] += 1
 
-    def before_request(self, number: int) -> None:
+    def after_request(self, number: int) -> None:
         if self.kill_at and number >= self.kill_at:
             self.kill_at = 0
             self.kill_from_outside()
@@ -521,7 +523,7 @@ class World:
         for cid, o in mine.items():
             at_exchange = x.by_client_id.get(cid)
             filled = at_exchange.filled if at_exchange else Decimal(0)
-            if o.filled_quantity != filled:
+            if o.filled_quantity != filled and "bust" not in self.faulted.get(cid, ()):
                 what = "lost_fills" if o.filled_quantity < filled else "double_fills"
                 self.note(found, what, f"{cid} {o.state.value}: ledger {o.filled_quantity}, exchange {filled}")
         books = signed_positions(booked)

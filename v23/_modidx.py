@@ -775,6 +775,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'v23/execution_engine.py'),
                                       'v23.execution_engine.WorkingEngine._open_steps': ( 'components/execution_engine.html#workingengine._open_steps',
                                                                                           'v23/execution_engine.py'),
+                                      'v23.execution_engine.WorkingEngine._still': ( 'components/execution_engine.html#workingengine._still',
+                                                                                     'v23/execution_engine.py'),
                                       'v23.execution_engine.WorkingEngine._until_next': ( 'components/execution_engine.html#workingengine._until_next',
                                                                                           'v23/execution_engine.py'),
                                       'v23.execution_engine.WorkingEngine.work': ( 'components/execution_engine.html#workingengine.work',

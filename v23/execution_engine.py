@@ -334,10 +334,19 @@ class WorkingEngine(EngineCore):
             ready.append(self._child(plan, step, quotes.get(plan.intent.symbol), ready))
         self.wire.keep(*ready)
         resend = [o for p, o in unknown if self._decide(p.intent, o.quantity, quotes.get(o.symbol), ready).allowed]
+        wishes = {p.intent.intent_id: p.intent for p, _ in [*due, *unknown]}
         for order in [*ready, *resend]:
-            if not order.state.is_terminal:
+            if not order.state.is_terminal and self._still(wishes[order.intent_id], order, quotes.get(order.symbol)):
                 self.wire.send(order)
         return True
+
+    def _still(self, intent: OrderIntent, order: Order, quote: Quote | None) -> bool:
+        "Asked once more as it leaves, because a kill or a reply may have come since; an entry that may not leave any more is DENIED."
+        if order.purpose is not Purpose.ENTRY or (decision := self._decide(intent, order.quantity, quote, ())).allowed:
+            return True
+        if order.state is OrderState.PLANNED:
+            self.wire.keep(on_denied(order, ", ".join(decision.reasons), self.clock.now()))
+        return False
 
     def _open_steps(self, session: date, window_end: datetime) -> list[tuple[OrderPlan, Step]]:
         "The next step of every unfinished parent; entries only once every exit is done."

@@ -1,0 +1,53 @@
+"What must hold on the order path when something goes wrong: each fault of the catalogue by its id."
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from order_harness import Storm, World
+
+from v23.domain import OrderState, Purpose, Side
+from v23.market_calendar import session_hours
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(3, tmp_path, Storm())
+    yield made
+    made.close()
+
+
+def at(world: World, minutes_before_the_end: float = 25) -> None:
+    "The desk has compared its books, and it is time to trade."
+    hours = session_hours(world.session)
+    world.wait_until(hours.window(world.settings.risk)[0])
+    world.compare(world.session)
+    world.wait_until(hours.window(world.settings.risk)[1] - timedelta(minutes=minutes_before_the_end))
+    world.desk.look(world.session)
+
+
+def names(world: World, count: int) -> list[str]:
+    "Symbols with a narrow quote."
+    quotes = world.desk.broker.quotes(world.panel.symbols)
+    return [s for s, q in sorted(quotes.items()) if q.is_valid and q.spread_bps < 25][:count]
+
+
+def plan(world: World, symbols, side=Side.BUY, quantity=10, purpose=Purpose.ENTRY, note=""):
+    "One parent for each symbol, written down."
+    quotes = world.desk.broker.quotes(list(symbols))
+    world.desk.engine.plan([world.wish(s, side, Decimal(quantity), purpose, world.session, quotes.get(s), note) for s in symbols])
+
+
+def work(world: World) -> None:
+    world.desk.engine.work(world.session, session_hours(world.session).window(world.settings.risk)[1])
+
+
+@pytest.mark.parametrize("nth", [1, 2, 5])
+def test_F72_no_entry_leaves_after_a_kill_from_another_process(nth, world):
+    at(world)
+    plan(world, names(world, 6))
+    world.kill_at = world.wire.requests + 1 + nth
+    work(world)
+    assert (world.folder / "state" / "KILL").exists() and world.violations == []
+    assert len(world.wire.posts) == nth
+    assert {o.state for o in world.ledger.orders() if not o.attempts} == {OrderState.DENIED}
