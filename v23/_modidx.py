@@ -517,7 +517,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'v23.domain.Signal': ('components/domain.html#signal', 'v23/domain.py'),
                             'v23.domain.Strategy': ('components/domain.html#strategy', 'v23/domain.py'),
                             'v23.domain.Strategy.signals': ('components/domain.html#strategy.signals', 'v23/domain.py'),
-                            'v23.domain._hints': ('components/domain.html#_hints', 'v23/domain.py'),
+                            'v23.domain._reader': ('components/domain.html#_reader', 'v23/domain.py'),
                             'v23.domain.from_plain': ('components/domain.html#from_plain', 'v23/domain.py'),
                             'v23.domain.to_plain': ('components/domain.html#to_plain', 'v23/domain.py')},
             'v23.errors': { 'v23.errors.Ambiguous': ('components/errors.html#ambiguous', 'v23/errors.py'),
