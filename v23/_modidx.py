@@ -110,6 +110,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'v23/adapters/ledger.py'),
                                      'v23.adapters.ledger.StateLock.release': ( 'components/ledger.html#statelock.release',
                                                                                 'v23/adapters/ledger.py'),
+                                     'v23.adapters.ledger._fill_of': ('components/ledger.html#_fill_of', 'v23/adapters/ledger.py'),
+                                     'v23.adapters.ledger._order_of': ('components/ledger.html#_order_of', 'v23/adapters/ledger.py'),
                                      'v23.adapters.ledger.event_hash': ('components/ledger.html#event_hash', 'v23/adapters/ledger.py'),
                                      'v23.adapters.ledger.project': ('components/ledger.html#project', 'v23/adapters/ledger.py'),
                                      'v23.adapters.ledger.verify_chain': ('components/ledger.html#verify_chain', 'v23/adapters/ledger.py')},

@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,17 @@ class LedgerStore:
         return seq
 
 # %% ../../nbs/components/71_ledger.ipynb #27574fe2
+@lru_cache(maxsize=8192)
+def _order_of(text: str) -> Order:
+    "The order of a row; equal texts are equal orders, and an order does not change."
+    return from_plain(Order, json.loads(text))
+
+
+@lru_cache(maxsize=8192)
+def _fill_of(text: str) -> Fill:
+    return from_plain(Fill, json.loads(text))
+
+
 class Ledger(LedgerStore):
     "The append-only record of one desk, to write and to read."
 
@@ -168,17 +180,17 @@ class Ledger(LedgerStore):
         if states is not None:
             wanted = [s.value for s in states]
             query, values = query + f" AND state IN ({','.join('?' * len(wanted))})", values + wanted
-        return tuple(from_plain(Order, json.loads(r[0])) for r in self._db.execute(query + " ORDER BY rowid", values))
+        return tuple(_order_of(r[0]) for r in self._db.execute(query + " ORDER BY rowid", values))
 
     def order(self, client_order_id: str) -> Order | None:
         "One child order by our id."
         row = self._db.execute("SELECT body FROM orders WHERE client_order_id=?", (client_order_id,)).fetchone()
-        return from_plain(Order, json.loads(row[0])) if row else None
+        return _order_of(row[0]) if row else None
 
     def fills(self) -> tuple[Fill, ...]:
         "Every execution booked, oldest first."
         rows = self._db.execute("SELECT body FROM fills ORDER BY at, fill_id")
-        return tuple(from_plain(Fill, json.loads(r[0])) for r in rows)
+        return tuple(_fill_of(r[0]) for r in rows)
 
     def has_fill(self, fill_id: str) -> bool:
         "This execution is already booked."
