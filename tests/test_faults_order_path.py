@@ -51,3 +51,24 @@ def test_F72_no_entry_leaves_after_a_kill_from_another_process(nth, world):
     assert (world.folder / "state" / "KILL").exists() and world.violations == []
     assert len(world.wire.posts) == nth
     assert {o.state for o in world.ledger.orders() if not o.attempts} == {OrderState.DENIED}
+
+
+def held_by(world: World) -> dict[str, Decimal]:
+    return {s: h.quantity for s, h in world.exchange.holdings.items() if h.quantity}
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_F76_a_kill_sells_nothing_twice_when_the_positions_lag_behind_the_orders(seconds, world):
+    at(world)
+    world.exchange.configurations["no_shorting"] = False  # nothing but the desk itself keeps it from going short
+    chosen = names(world, 2)
+    plan(world, chosen)
+    work(world)
+    world.desk.engine.positions()  # remembered by the exchange's cache
+    plan(world, chosen[:1], Side.SELL, purpose=Purpose.EXIT)
+    work(world)
+    world.clock.sleep(seconds)
+    world.exchange.faults.add("GET", "/v2/positions", "stale", times=3)
+    report = world.desk.kill.activate("drill")
+    assert report["flat"] and held_by(world) == {} and world.violations == []
+    assert not [o for o in world.exchange.orders.values() if o.side is Side.SELL and o.opens]
