@@ -23,7 +23,7 @@ from typing import Any
 
 from v23.accounting import signed_positions
 from v23.adapters.alpaca import AlpacaAPI
-from v23.adapters.snapshots import on_crash_point, read_envelope
+from v23.adapters.snapshots import CRASH_POINTS, on_crash_point, read_envelope
 from v23.circuit_breakers import KillSwitch, fold_latches
 from v23.domain import BreakerState, Decision, OrderIntent, OrderPlan, OrderState, Purpose, Side
 from v23.errors import BrokerError, InputError, LedgerError, StateError, V23Error
@@ -85,6 +85,8 @@ class Storm:
     foreign: bool = False
     feed: str = "sip"
     tight: bool = False  # The documented error limits; else errors never stop entries
+    patient: bool = False  # Nearly every order rests at the midpoint before it is repriced
+    steps: tuple[str, ...] = ()  # Points at which one process of a session ends
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Storm":
@@ -96,12 +98,14 @@ class Storm:
         rates = {k: level / max(1, len(chosen)) * (4 if k in SEND_FAULTS else 1) for k in chosen}
         return cls(
             requests=rates,
-            crash=rng.choice((0.0, 0.0, 0.005, 0.02)),
-            kill=rng.choice((0.0, 0.0, 0.3)),
+            crash=rng.choice((0.0, 0.0, 0.01, 0.03)),
+            kill=rng.choice((0.0, 0.0, 0.5)),
             order_faults=rng.choice((0.0, 0.1, 0.4)),
             kinds=tuple(k for k in ORDER_TROUBLE if rng.random() < 0.5) or ("late_fill",),
             feed=rng.choice(("sip", "sip", "iex")),
             tight=rng.random() < 0.2,
+            patient=rng.random() < 0.4,
+            steps=tuple(rng.sample(CRASH_POINTS, 3)) if rng.random() < 0.5 else (),
         )
 
 
@@ -180,6 +184,8 @@ class World:
         self.panel = panel_of(seed % 4 + 1)
         limits = ({} if self.storm.tight else {"max_api_errors": 10**6, "max_execution_errors": 10**6}) | risk
         self.settings = settings_with(**limits)
+        if self.storm.patient:
+            self.settings.__dict__["execution"] = replace(self.settings.execution, spread_threshold_bps=2.0)
         self.session = FIRST if start is None else session_of(start)
         begin = start or session_hours(FIRST).open - timedelta(minutes=30)
         self.exchange = Exchange(self.panel, seed, begin, cash, scenario=Scenario(feed=self.storm.feed, events=events))
@@ -228,7 +234,7 @@ class World:
             self.crash_at = None
             self.crashes.append(point)
             for state in self.states():
-                self.pairs[f"crash_{point}", state] += 1
+                self.pairs["crash", state] += 1
             raise Died(point)
 
     def restart(self) -> None:
@@ -245,8 +251,8 @@ class World:
 
     @property
     def excused(self) -> set[str]:
-        "Symbols whose shares the exchange itself changed: it took an execution back, or gave one too many."
-        touched = [o for o, kinds in self.faulted.items() if kinds & {"bust", "overfill"}]
+        "Symbols whose shares the exchange itself changed: it took an execution back, gave one too many, or traded after the end."
+        touched = [o for o, kinds in self.faulted.items() if kinds & {"bust", "overfill", "late_fill"}]
         return {self.exchange.by_client_id[o].symbol for o in touched if o in self.exchange.by_client_id}
 
     def states(self) -> list[str]:
@@ -431,6 +437,10 @@ class World:
         self.wait_until(end - timedelta(minutes=rng.choice((12, 25, 25, 180))))
         if rng.random() < self.storm.kill:
             self.kill_at = self.wire.requests + rng.randrange(5, 60)
+        if self.storm.steps:
+            point = rng.choice(self.storm.steps)
+            self.crash_at = (point, rng.randrange(1, 4 if point in ("plan", "kill_latch", "kill_step") else 30))
+            self.kill_at = self.wire.requests + rng.randrange(5, 40) if point.startswith("kill") else self.kill_at
         if self.storm.order_faults:
             for _ in range(12):
                 if rng.random() < self.storm.order_faults:
@@ -439,7 +449,7 @@ class World:
         self.try_to(lambda: self.trade(session))
         self.wait_until(hours.close + timedelta(seconds=60))
         self.try_to(lambda: self.compare(session))
-        self.kill_at = 0
+        self.kill_at, self.crash_at = 0, None
         self.session = next_session(session)
 
     def come_back(self) -> None:
@@ -563,9 +573,9 @@ class World:
             self.note(found, "duplicate_orders", "an order was replaced")
 
     def count_order_faults(self) -> None:
-        "Which states the orders passed that the exchange did something to."
+        "Which states the orders passed that the exchange did something to, from the moment they left."
         for e in self.ledger.events("order"):
-            for kind in self.faulted.get(e.body["client_order_id"], ()):
+            for kind in self.faulted.get(e.body["client_order_id"], ()) if e.body["attempts"] else ():
                 self.pairs[kind, e.body["state"]] += 1
 
     def chain(self) -> str:
@@ -592,6 +602,7 @@ class Outcome:
     pairs: Counter[tuple[str, str]]
     violations: list[tuple[str, str]]
     chain: str
+    points: Counter[str]  # Crash points at which a process ended
 
 
 def scratch() -> str | None:
@@ -612,7 +623,7 @@ def run_seed(seed: int, sessions: int | None = None, storm: Storm | None = None)
             counts = world.verdict()
             world.count_order_faults()
             kills = sum(e.body["action"] == "activated" for e in world.ledger.events("kill"))
-            return Outcome(seed, count, len(world.exchange.faults.log), len(world.crashes), kills, len(world.wire.posts), counts, world.pairs, world.violations, world.chain())
+            return Outcome(seed, count, len(world.exchange.faults.log), len(world.crashes), kills, len(world.wire.posts), counts, world.pairs, world.violations, world.chain(), Counter(world.crashes))
         finally:
             world.close()
     finally:

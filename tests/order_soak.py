@@ -48,18 +48,20 @@ def summed(results: Iterable[Outcome], seed: int) -> dict[str, Any]:
     totals: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
+    points: Counter[str] = Counter()
     violations: list[dict[str, Any]] = []
     chain = hashlib.sha256()
     for o in results:
         totals += Counter({"sessions": o.sessions, "faults_injected": o.faults, "crashes": o.crashes, "kills": o.kills, "orders": o.orders})
         counts += o.counts
         pairs += o.pairs
+        points += o.points
         violations += [{"seed": o.seed, "what": what, "detail": detail} for what, detail in o.violations]
         chain.update(f"{o.seed} {o.chain}\n".encode())
     report: dict[str, Any] = {"seed": seed} | {k: totals[k] for k in ("sessions", "faults_injected", "crashes", "kills", "orders")}
     report |= {k: counts[k] for k in (*MUST_BE_ZERO, *ALSO_ZERO)}
     seen = {f"{fault} x {state}": n for (fault, state), n in sorted(pairs.items())}
-    return report | {"violations": violations[:50], "pairs": seen, "chain": chain.hexdigest()}
+    return report | {"violations": violations[:50], "crash_points": dict(sorted(points.items())), "pairs": seen, "chain": chain.hexdigest()}
 
 
 def progress(results: Iterable[Outcome], total: int) -> Iterator[Outcome]:

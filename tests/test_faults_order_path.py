@@ -72,3 +72,45 @@ def test_F76_a_kill_sells_nothing_twice_when_the_positions_lag_behind_the_orders
     report = world.desk.kill.activate("drill")
     assert report["flat"] and held_by(world) == {} and world.violations == []
     assert not [o for o in world.exchange.orders.values() if o.side is Side.SELL and o.opens]
+
+
+def rests(world: World, symbol: str, price: str = "1.00", quantity: int = 10) -> None:
+    "One purchase that waits far below the market, sent."
+    from v23.domain import ChildOrder, OrderType
+    from v23.execution.order_lifecycle import planned_order
+
+    plan(world, [symbol], quantity=quantity)
+    intent = world.wish(symbol, Side.BUY, Decimal(quantity), Purpose.ENTRY, world.session, None)[0].intent
+    now = world.clock.now()
+    order = planned_order(ChildOrder(0, OrderType.LIMIT, Decimal(quantity), now, now + timedelta(seconds=60), Decimal(price)), intent, "simulated", "0")
+    world.desk.engine.wire.keep(order)
+    world.desk.engine.wire.send(order)
+
+
+def test_F28_a_late_fill_whose_look_up_failed_reaches_the_order_at_the_next_look(world):
+    at(world)
+    world.exchange.plan_order_fault("late_fill", seconds=30.0)
+    rests(world, names(world, 1)[0])
+    world.clock.sleep(2)
+    world.desk.engine.cancel_all_pending()
+    world.clock.sleep(60)
+    world.exchange.faults.add("GET", "/v2/orders:by_client_order_id", "error", times=3, status=500)
+    world.desk.engine.tracker.book_fills(thorough=True)
+    (order,) = world.ledger.orders()
+    assert (order.state, order.filled_quantity, len(world.ledger.fills())) == (OrderState.CANCELED, 0, 1)
+    world.desk.engine.recover()
+    assert world.ledger.orders()[0].filled_quantity == 10 and world.verdict() == {}
+    asked = world.wire.requests
+    world.desk.engine.recover()
+    assert world.wire.requests - asked == 1  # nothing is open to doubt any more: executions only
+
+
+def test_an_order_that_simply_fills_is_not_looked_up_once_more(world):
+    at(world)
+    plan(world, names(world, 3))
+    world.exchange.faults.log.clear()
+    seen = []
+    send = world.wire.shell.answer
+    world.wire.shell.answer = lambda method, path, *more: (seen.append(path), send(method, path, *more))[1]
+    work(world)
+    assert all(o.state is OrderState.FILLED for o in world.ledger.orders()) and "/v2/orders:by_client_order_id" not in seen

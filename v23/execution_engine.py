@@ -200,7 +200,11 @@ class OrderPoller:
         named = [replace(f, client_order_id=orders[f.order_id].client_order_id) for f in fresh]
         if named:
             self.ledger.record_all([("fill", f) for f in named])
-        for late in {f.client_order_id: orders[f.order_id] for f in named if orders[f.order_id].state.is_terminal}.values():
+        traded: dict[str, Decimal] = {}
+        for f in (*booked, *named):
+            if (owner := orders.get(f.order_id)) is not None:
+                traded[f.order_id] = traded.get(f.order_id, Decimal(0)) + f.quantity * f.side.sign * owner.side.sign
+        for late in [o for i, o in orders.items() if o.state.is_terminal and traded.get(i, Decimal(0)) > o.filled_quantity]:
             if self.wire.look_up(late).filled_quantity != late.filled_quantity:
                 self.wire.error("notice", "LATE_FILL", f"{late.symbol}: {late.client_order_id} traded after it was {late.state.value}")
         return len(named)
