@@ -54,6 +54,22 @@ class Died(BaseException):
     "Stands for SIGKILL: no handler of the desk may see it."
 
 
+class KillSeen(BaseException):
+    "A supervisor saw that somebody killed, and interrupts the desk where it waits."
+
+
+class WatchedClock(VirtualClock):
+    "The exchange's time; who sleeps on it is woken by a kill."
+
+    killed = False
+
+    def sleep(self, seconds: float) -> None:
+        if self.killed:
+            self.killed = False
+            raise KillSeen
+        super().sleep(seconds)
+
+
 @cache
 def panel_of(seed: int) -> Panel:
     "A small market; a few of them serve all runs."
@@ -87,20 +103,32 @@ class Storm:
     tight: bool = False  # The documented error limits; else errors never stop entries
     patient: bool = False  # Nearly every order rests at the midpoint before it is repriced
     steps: tuple[str, ...] = ()  # Points at which one process of a session ends
+    stubborn: str = ""  # An order fault every order meets all day
+    cancels: float = 0.0  # Share of the cancels that arrive and are answered with an error, or not at all
+    lost: dict[str, float] = field(default_factory=dict)  # Method -> share of its requests that never arrive
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Storm":
-        "A random subset of everything, at random rates from calm to four requests in ten."
-        if rng.random() < 0.05:
+        "A random subset of everything, at random rates from calm to four requests in ten; some are made for what is rare."
+        kind = rng.random()
+        if kind < 0.05:
             return cls()
+        every = {k: 0.012 for k in READ_FAULTS} | {k: 0.03 for k in SEND_FAULTS}
+        if kind < 0.20:  # orders that cannot be canceled, and end with the day
+            hangs = rng.random() < 0.65
+            return cls(every, stubborn="hang_cancel" if hangs else "no_fill", kill=0.9, patient=True, cancels=0.75 * hangs, lost={} if hangs else {"DELETE": 0.97})
+        if kind < 0.27:  # orders that never arrive
+            return cls(every, kill=0.7, lost={"POST": 0.8})
+        if kind < 0.35:  # processes that end while orders are still to be sent
+            return cls(every | {k: 0.06 for k in SEND_FAULTS}, crash=0.04, order_faults=0.5, patient=rng.random() < 0.5)
         level = rng.choice((0.02, 0.05, 0.10, 0.20, 0.40))
         chosen = [k for k in (*READ_FAULTS, *SEND_FAULTS) if rng.random() < 0.35]
         rates = {k: level / max(1, len(chosen)) * (4 if k in SEND_FAULTS else 1) for k in chosen}
         return cls(
             requests=rates,
             crash=rng.choice((0.0, 0.0, 0.01, 0.03)),
-            kill=rng.choice((0.0, 0.0, 0.5)),
-            order_faults=rng.choice((0.0, 0.1, 0.4)),
+            kill=rng.choice((0.0, 0.3, 0.6)),
+            order_faults=rng.choice((0.0, 0.2, 0.5)),
             kinds=tuple(k for k in ORDER_TROUBLE if rng.random() < 0.5) or ("late_fill",),
             feed=rng.choice(("sip", "sip", "iex")),
             tight=rng.random() < 0.2,
@@ -112,20 +140,22 @@ class Storm:
 class Swarm(FaultPlan):
     "Faults drawn from a storm's rates, each kind where it can happen; planned ones go first."
 
-    def __init__(self, rates: dict[str, float], rng: random.Random, now: Callable[[], datetime], hit: Callable[[str, str, str, str], None]):
+    def __init__(self, storm: Storm, rng: random.Random, now: Callable[[], datetime], hit: Callable[[str, str, str, str], None]):
         super().__init__(now=now)
-        self.rates, self.rng, self.hit, self.on = rates, rng, hit, True
+        self.rates, self.cancels, self.lost = storm.requests, storm.cancels, storm.lost
+        self.rng, self.hit, self.on = rng, hit, True
 
     def _draw(self, method: str, path: str) -> Fault | None:
         if not self.on or not self.rates:
             return None
+        if self.rng.random() < self.lost.get(method, 0.0):
+            return Fault(method, path, "drop")
+        if method == "DELETE" and self.rng.random() < self.cancels:
+            return Fault(method, path, self.rng.choice(("accept_then_error", "accept_then_hang_up", "accept_then_hang")))
         draw = self.rng.random()
         for kind, rate in self.rates.items():
-            if kind == "hide_order" and (method, path) != ORDER_POST:
-                continue
-            if kind in SEND_FAULTS and method == "GET":
-                continue
-            if (kind == "stale" or kind == "new_fields") and method != "GET" and kind == "stale":
+            unfit = (method, path) != ORDER_POST if kind == "hide_order" else method == "GET" if kind in SEND_FAULTS else method != "GET" and kind == "stale"
+            if unfit:
                 continue
             draw -= rate
             if draw < 0:
@@ -191,13 +221,13 @@ class World:
         self.exchange = Exchange(self.panel, seed, begin, cash, scenario=Scenario(feed=self.storm.feed, events=events))
         if self.rng.random() < 0.5:
             self.exchange.configurations["no_shorting"] = False  # else the broker's own belt would hide a short
-        self.exchange.faults = Swarm(self.storm.requests, random.Random(f"faults {seed}"), lambda: self.exchange.now, self.on_fault)
-        self.clock = VirtualClock(self.exchange)
+        self.exchange.faults = Swarm(self.storm, random.Random(f"faults {seed}"), lambda: self.exchange.now, self.on_fault)
+        self.clock = WatchedClock(self.exchange)
         self.wire = Wire(self.exchange, self)
         self.crash_rng = random.Random(f"crashes {seed}")
         self.crash_at: tuple[str, int] | None = None  # A planned crash: a point and how many passings from now
         self.kill_at = 0  # A request after which somebody else kills
-        self.calm = False
+        self.calm = self.watched = False
         self.crashes: list[str] = []
         self.not_posted: Counter[str] = Counter()  # SENDING was written, and the process ended before the request left
         self.violations: list[tuple[str, str]] = []
@@ -273,7 +303,8 @@ class World:
             self.pairs[kind, state] += 1
 
     def after_request(self, number: int) -> None:
-        if self.kill_at and number >= self.kill_at:
+        late = self.storm.stubborn == "hang_cancel" and self.states().count("cancel_sent") == 0  # wait for something to cancel twice
+        if self.kill_at and number >= self.kill_at and not (late and self.watched):
             self.kill_at = 0
             self.kill_from_outside()
 
@@ -284,6 +315,7 @@ class World:
             KillSwitch(None, self.clock, None, self.folder / "state").activate("drill", "somebody")
         finally:
             on_crash_point(self.crash)
+        self.clock.killed = self.watched
         for state in self.states():
             self.pairs["kill", state] += 1
 
@@ -409,10 +441,15 @@ class World:
         desk.look(session)
         if not desk.ledger.parents(session):
             items = self.wants(session)
-            if any(f := [o for o in self.exchange.order_faults]):
-                f.clear()
             desk.engine.plan(items)
-        desk.engine.work(session, session_hours(session).window(self.settings.risk)[1])
+        self.watched = True
+        try:
+            desk.engine.work(session, session_hours(session).window(self.settings.risk)[1])
+        except KillSeen:
+            self.watched = False
+            desk.look(session)
+        finally:
+            self.watched = self.clock.killed = False
         desk.save_state()
 
     def compare(self, session: date) -> None:
@@ -436,11 +473,14 @@ class World:
         self.try_to(lambda: self.compare(session))
         self.wait_until(end - timedelta(minutes=rng.choice((12, 25, 25, 180))))
         if rng.random() < self.storm.kill:
-            self.kill_at = self.wire.requests + rng.randrange(5, 60)
+            self.kill_at = self.wire.requests + (rng.randrange(30, 80) if self.storm.stubborn else rng.randrange(5, 60))
         if self.storm.steps:
             point = rng.choice(self.storm.steps)
             self.crash_at = (point, rng.randrange(1, 4 if point in ("plan", "kill_latch", "kill_step") else 30))
             self.kill_at = self.wire.requests + rng.randrange(5, 40) if point.startswith("kill") else self.kill_at
+        if self.storm.stubborn:
+            self.exchange.order_faults.clear()
+            self.exchange.plan_order_fault(self.storm.stubborn, times=100, seconds=20_000)
         if self.storm.order_faults:
             for _ in range(12):
                 if rng.random() < self.storm.order_faults:
@@ -492,6 +532,8 @@ class World:
             self.restart()
             self.clock.sleep(60)
             self.compare(session_of(self.clock.now()))
+            self.clock.sleep(300)  # a kill that goes on may just have canceled something that still trades
+            self.desk.engine.recover()
 
     def verdict(self) -> Counter[str]:
         "What must be zero, counted against the exchange's own books."
