@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .adapters.ledger import Ledger
-from .adapters.snapshots import read_snapshot, write_atomic, write_snapshot
+from .adapters.snapshots import crash_point, read_snapshot, write_atomic, write_snapshot
 from .adapters.state_folder import desk_ledger, real_clock
 from .domain import AlertSink, BreakerState, Clock, Decision, Event, OrderIntent, from_plain, to_plain
 from .errors import InputError, LedgerError, OwnedError, StateError, V23Error
@@ -330,6 +330,7 @@ class KillSteps(KillReport):
             lambda: self.ledger.record("kill", event) if self.ledger is not None else None,
             lambda: self._save(True, kill_id, reason),
         ):
+            crash_point("kill_latch")
             try:
                 step()
             except (OSError, StateError) as e:
@@ -343,6 +344,7 @@ class KillSteps(KillReport):
             return report
         errors = []
         for step in (lambda: {"canceled": self.engine.cancel_all_pending()}, lambda: self.engine.liquidate(kill_id)):
+            crash_point("kill_step")
             try:
                 report |= step()
             except V23Error as e:

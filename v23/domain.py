@@ -455,23 +455,29 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: Any, value: Any) -> Any:
     "The reverse for a record class, following its annotations; raises ValueError when a field does not parse."
+    return _reader(kind)(value)
+
+
+@lru_cache(maxsize=256)
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    "What reads a value of an annotation; worked out once, because a ledger reads the same records all day."
     options = typing.get_args(kind)
     if type(None) in options:
-        return None if value is None else from_plain(next(o for o in options if o is not type(None)), value)
+        inner = _reader(next(o for o in options if o is not type(None)))
+        return lambda value: None if value is None else inner(value)
     if is_dataclass(kind) and isinstance(kind, type):
-        hints = _hints(kind)
-        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value})
+        hints = typing.get_type_hints(kind)
+        readers = [(f.name, _reader(hints[f.name])) for f in fields(kind)]
+        return lambda value: kind(**{name: read(value[name]) for name, read in readers if name in value})
     if isinstance(kind, type) and issubclass(kind, IntEnum):
-        return kind[value]
+        return lambda value: kind[value]
     if isinstance(kind, type) and issubclass(kind, (Enum, Decimal)):
-        return kind(value)
+        return kind
     if kind is datetime or kind is date:
-        return kind.fromisoformat(value)
+        return kind.fromisoformat
     if typing.get_origin(kind) is tuple:
-        return tuple(from_plain(options[0], v) for v in value)
-    return math.nan if kind is float and value is None else value
-
-
-@lru_cache(maxsize=64)
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+        element = _reader(options[0])
+        return lambda value: tuple(element(v) for v in value)
+    if kind is float:
+        return lambda value: math.nan if value is None else value
+    return lambda value: value

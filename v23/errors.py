@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['V23Error', 'InputError', 'SettingsError', 'DataError', 'StateError', 'LedgerError', 'OwnedError', 'PortInUseError',
-           'BrokerError', 'Ambiguous', 'RateLimited', 'Rejected', 'DuplicateOrder', 'AuthLost']
+           'BrokerError', 'Ambiguous', 'RateLimited', 'Rejected', 'DuplicateOrder', 'AuthLost', 'KeysRefused']
 
 # %% ../nbs/components/01_errors.ipynb #b41b792a
 class V23Error(Exception):
@@ -76,3 +76,7 @@ class DuplicateOrder(Rejected):
 
 class AuthLost(BrokerError):
     "The broker no longer accepts the credentials."
+
+
+class KeysRefused(AuthLost):
+    "Keys that were just refused are not offered again yet: nothing was sent."

@@ -10,6 +10,7 @@ __all__ = ['SEND_TOGETHER', 'LOOK_BACK', 'LAG_S', 'Gate', 'POLL_WAITS_S', 'paren
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -19,15 +20,15 @@ from typing import Any
 
 from .adapters.alpaca import AlpacaAPI
 from .adapters.ledger import Ledger
-from .adapters.snapshots import read_snapshot, write_snapshot
+from .adapters.snapshots import crash_point, read_snapshot, write_snapshot
 from v23.domain import (
     Activity, Adjustment, Broker, BrokerOrder, ChildOrder, Clock, Decision, Fill, Order, OrderIntent, OrderPlan, OrderState, OrderType, Position, Purpose,
     Quote, Side, from_plain, to_plain,
 )  # fmt: skip
-from .errors import AuthLost, BrokerError, DuplicateOrder, InputError, RateLimited, Rejected
+from .errors import AuthLost, BrokerError, DuplicateOrder, InputError, KeysRefused, RateLimited, Rejected
 from v23.execution.order_lifecycle import (
-    ABANDON_S, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_rejected,
-    on_sending, planned_order,
+    ABANDON_S, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
+    on_rejected, on_sending, planned_order,
 )  # fmt: skip
 from .execution.order_routing import plan_order
 from .execution.reconciliation import Finding, FindingKind, compare_fills, compare_orders, compare_positions, renamed
@@ -92,7 +93,7 @@ def kind_of(error: BrokerError) -> str:
     return "critical" if isinstance(error, AuthLost) else "notice" if isinstance(error, RateLimited) else "api"
 
 
-SEND_TOGETHER = 16  # Orders marked, sent and settled in one go
+SEND_TOGETHER = 8  # Orders marked, sent and settled in one go; the gate is asked again before each such group
 
 
 def settled(order: Order, answer: BrokerOrder | BrokerError | None, now: datetime) -> tuple[Order, tuple[str, str, str] | None]:
@@ -100,13 +101,15 @@ def settled(order: Order, answer: BrokerOrder | BrokerError | None, now: datetim
     told = f"{order.symbol}: {answer}"
     match answer:
         case None:
-            return on_denied(order, "a kill came before it was sent", now), None
+            return on_not_sent(order, "a kill came before it was sent", now), None
         case BrokerOrder():
             return on_broker_order(order, answer, now), None
         case DuplicateOrder():
             return on_ambiguous(order, str(answer), now), None  # it exists: the next look adopts it
         case Rejected():
             return on_rejected(order, str(answer), now), ("execution", "ORDER_REJECTED", told)
+        case KeysRefused():
+            return on_not_sent(order, str(answer), now), None
         case AuthLost():
             return on_rejected(order, str(answer), now), ("critical", "AUTH_LOST", str(answer))
         case RateLimited():
@@ -124,15 +127,16 @@ class OrderWire(OrderNotes):
         return self.send_all([order])[0]
 
     def send_all(self, orders: Sequence[Order]) -> list[Order]:
-        "Send stored bodies, each once, some at a time, and write down what came back."
-        return [o for n in range(0, len(orders), SEND_TOGETHER) for o in self._send_some(orders[n : n + SEND_TOGETHER])]
-
-    def _send_some(self, orders: Sequence[Order]) -> list[Order]:
+        "Send stored bodies together, each once, and write down what came back."
+        if not orders:
+            return []
         marked = [on_sending(o, self.clock.now()) for o in orders]
         self.keep(*marked)
         for order in marked:
             self._missing.pop(order.client_order_id, None)  # another attempt needs its own look-ups
+        crash_point("sending")
         answers = self.broker.submit_many([(o.body, o.purpose is Purpose.ENTRY) for o in marked], self.halted)
+        crash_point("reply")
         done, errors = zip(*(settled(o, a, self.clock.now()) for o, a in zip(marked, answers, strict=True)), strict=True)
         session = session_of(self.clock.now())
         told = [("error", {"kind": e[0], "code": e[1], "text": e[2], "session": session}) for e in errors if e]
@@ -226,15 +230,14 @@ class OrderPoller:
         named = [replace(f, client_order_id=orders[f.order_id].client_order_id) for f in fresh]
         if named:
             self.ledger.record_all([("fill", f) for f in named])
-        for late in {f.client_order_id: orders[f.order_id] for f in named if self._filled_beyond(orders[f.order_id])}.values():
+        traded: dict[str, Decimal] = {}
+        for f in (*booked, *named):
+            if (owner := orders.get(f.order_id)) is not None:
+                traded[f.order_id] = traded.get(f.order_id, Decimal(0)) + f.quantity * f.side.sign * owner.side.sign
+        for late in [o for i, o in orders.items() if o.state.is_terminal and traded.get(i, Decimal(0)) > o.filled_quantity]:
             if self.wire.look_up(late).filled_quantity != late.filled_quantity:
                 self.wire.error("notice", "LATE_FILL", f"{late.symbol}: {late.client_order_id} traded after it was {late.state.value}")
         return len(named)
-
-    def _filled_beyond(self, order: Order) -> bool:
-        "An order that has ended has more executions than it says."
-        booked = sum((f.quantity for f in self.ledger.fills() if f.client_order_id == order.client_order_id), Decimal(0))
-        return order.state.is_terminal and booked > order.filled_quantity
 
 # %% ../nbs/components/82_execution_engine.ipynb #034b9573
 class BookKeeper(OrderPoller):
@@ -393,6 +396,7 @@ class EngineParts:
         fresh = [("parent", parent_event(plan, decision)) for plan, decision in items if plan.intent.intent_id not in known]
         if fresh:
             self.ledger.record_all(fresh)
+            crash_point("plan")
 
 # %% ../nbs/components/82_execution_engine.ipynb #0dbd4041
 class EngineCore(EngineParts):
@@ -460,8 +464,19 @@ class WorkingEngine(EngineCore):
             ready.append(self._child(plan, step, quotes.get(plan.intent.symbol), ready))
         self.wire.keep(*ready)
         resend = [o for p, o in unknown if self._decide(p.intent, o.quantity, quotes.get(o.symbol), ready).allowed]
-        self.wire.send_all([o for o in (*ready, *resend) if not o.state.is_terminal])
+        wishes = {p.intent.intent_id: p.intent for p, _ in [*due, *unknown]}
+        leaving = [o for o in (*ready, *resend) if not o.state.is_terminal]
+        for n in range(0, len(leaving), SEND_TOGETHER):
+            self.wire.send_all([o for o in leaving[n : n + SEND_TOGETHER] if self._still(wishes[o.intent_id], o, quotes.get(o.symbol))])
         return True
+
+    def _still(self, intent: OrderIntent, order: Order, quote: Quote | None) -> bool:
+        "Asked once more as it leaves, because a kill or a reply may have come since; an entry that may not leave any more is DENIED."
+        if order.purpose is not Purpose.ENTRY or (decision := self._decide(intent, order.quantity, quote, ())).allowed:
+            return True
+        if order.state is OrderState.PLANNED:
+            self.wire.keep(on_denied(order, ", ".join(decision.reasons), self.clock.now()))
+        return False
 
     def _open_steps(self, session: date, window_end: datetime) -> list[tuple[OrderPlan, Step]]:
         "The next step of every unfinished parent; entries only once every exit is done."
@@ -546,6 +561,7 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
     attempts: dict[str, int] = {}
     why: dict[str, str] = {}
     flat_reads, suspended = 0, True
+    excess: dict[str, datetime] = {}
     for _ in range(max_rounds):
         held = [p for p in engine.positions() if p.quantity]
         if held and suspended:  # by an earlier kill that was flat: a late fill is sold like the rest
@@ -555,8 +571,9 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
         if flat_reads == 2:
             break
         session = session_of(engine.clock.now())
-        busy = {o.symbol for o in engine.tracker.live()}
+        busy, booked = {o.symbol for o in engine.tracker.live()}, _surely_held(engine)
         for p in held:
+            p = replace(p, quantity_available=_sellable(p, booked.get(p.symbol, Decimal(0)), excess, engine.clock.now()))
             if p.quantity_available > 0 and p.symbol not in busy and attempts.get(p.symbol, 0) < 5:
                 attempts[p.symbol] = attempts.get(p.symbol, 0) + 1
                 order = _send_kill(engine, kill_intent(p, session, kill_id, attempts[p.symbol]))
@@ -568,6 +585,21 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
                 why[order.symbol] = engine.wire.send(order).reason
     left = {p.symbol: {"quantity": str(p.quantity), "reason": why.get(p.symbol, "not available")} for p in engine.positions() if p.quantity}
     return {"kill_id": kill_id, "flat": not left, "sold": sorted(set(attempts) - set(left)), "left": left}
+
+
+def _surely_held(engine: ExecutionEngine) -> dict[str, Decimal]:
+    "Shares per symbol that neither the executions nor the orders of the ledger say are gone."
+    booked, traded = engine.ledger.positions(), Counter[str]()
+    for o in engine.ledger.orders():
+        traded[o.symbol] += o.side.sign * o.filled_quantity  # type: ignore[assignment]
+    return {s: min(q, Decimal(traded[s])) for s, q in booked.items()}
+
+
+def _sellable(p: Position, booked: Decimal, excess: dict[str, datetime], now: datetime) -> Decimal:
+    "Shares to sell now: at once what the books hold too; what only the broker sees when it has said so for longer than its positions lag."
+    if p.quantity > booked and (now - excess.setdefault(p.symbol, now)).total_seconds() <= LAG_S:
+        return min(p.quantity_available, max(booked, Decimal(0)))
+    return p.quantity_available
 
 
 def _send_kill(engine: ExecutionEngine, intent: OrderIntent) -> Order:

@@ -19,8 +19,9 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from .snapshots import crash_point
 from ..domain import Account, Activity, ActivityKind, BrokerOrder, Clock, Fill, MarketClock, Position, Quote, Side
-from ..errors import Ambiguous, AuthLost, BrokerError, DuplicateOrder, RateLimited, Rejected
+from ..errors import Ambiguous, AuthLost, BrokerError, DuplicateOrder, KeysRefused, RateLimited, Rejected
 from ..settings import ExecutionSettings, Secret
 
 # %% ../../nbs/components/73_alpaca.ipynb #64d12ae1
@@ -64,6 +65,8 @@ def _bounded_adapter(settings: ExecutionSettings) -> Any:
             started = time.monotonic()
             options |= {"timeout": (settings.connect_timeout_s, settings.read_timeout_s), "stream": True}
             response = super().send(request, **options)
+            if request.method == "POST":
+                crash_point("wire")
             body = _read_body(response, started + settings.total_deadline_s)
             response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
             return response
@@ -246,7 +249,7 @@ def executions_of(row: Mapping[str, Any], known: Mapping[str, Fill]) -> list[Fil
     before = known.get(str(row.get("previous_id", "")))
     undone = replace(before, fill_id=f"{fill.fill_id}:undone", side=before.side.opposite, at=fill.at) if before else None
     if kind == "trade_bust":
-        return [undone or replace(fill, side=fill.side.opposite)]
+        return [undone or replace(fill, fill_id=f"{fill.fill_id}:undone", side=fill.side.opposite)]  # one id, whichever window it was seen in
     return [undone, fill] if kind == "trade_correct" and undone else []
 
 
@@ -323,9 +326,9 @@ class Reachability:
             self.failing_since = self.clock.now()
 
     def check_keys(self) -> None:
-        "Raises AuthLost without a request while keys that were refused are a minute old at most."
+        "Raises KeysRefused without a request while keys that were refused are a minute old at most."
         if self.refused_at and (self.clock.now() - self.refused_at).total_seconds() < REFUSED_S:
-            raise AuthLost(f"the broker refused our keys at {self.refused_at:%H:%M:%S} and is asked once a minute; check ALPACA_API_KEY, or use the broker's page", 401)
+            raise KeysRefused(f"the broker refused our keys at {self.refused_at:%H:%M:%S} and is asked once a minute; check ALPACA_API_KEY, or use the broker's page", 401)
 
     @property
     def trouble(self) -> str:
@@ -386,7 +389,7 @@ class AlpacaClient:
             except APIError as e:
                 reply = getattr(e, "response", None)
                 error = classify_error(e.status_code, str(e), wait_of(reply.headers if reply is not None else {}, self.clock.now()))
-            except (requests.exceptions.RequestException, ConnectionError, AttributeError, ValueError) as e:
+            except (requests.exceptions.RequestException, ConnectionError, AttributeError, LookupError, TypeError, ValueError) as e:
                 error = Ambiguous(f"no usable answer from Alpaca: {type(e).__name__}")
             self.reach.failed(error)
             if isinstance(error, RateLimited):

@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .snapshots import canonical_json
+from .snapshots import canonical_json, crash_point
 from ..accounting import signed_positions
 from ..domain import Adjustment, Clock, Event, Fill, Order, OrderState, from_plain, to_plain
 from ..errors import LedgerError, OwnedError
@@ -139,7 +139,9 @@ class LedgerStore:
                 project(self._db, kind, plain, text)
                 written.append((kind, plain))
                 last_hash = link
+            crash_point("apply")
             self._db.execute("COMMIT")
+            crash_point("commit")
         except (sqlite3.Error, ValueError, KeyError) as e:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

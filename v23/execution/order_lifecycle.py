@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PREFIX', 'BROKER_STATES', 'MAX_ATTEMPTS', 'MAX_UNKNOWN_S', 'LOOKUP_GAP_S', 'ABANDON_LOOKS', 'ABANDON_S', 'intent_key',
            'client_order_id', 'is_ours', 'order_body', 'planned_order', 'on_broker_order', 'on_sending', 'on_ambiguous',
-           'on_rejected', 'on_denied', 'on_cancel_sent', 'may_resend', 'may_abandon', 'on_abandoned']
+           'on_not_sent', 'on_rejected', 'on_denied', 'on_cancel_sent', 'may_resend', 'may_abandon', 'on_abandoned']
 
 # %% ../../nbs/components/42_order_lifecycle.ipynb #281eade6
 import hashlib
@@ -112,6 +112,13 @@ def on_sending(order: Order, now: datetime) -> Order:
 def on_ambiguous(order: Order, reason: str, now: datetime) -> Order:
     "The reply was lost or unreadable: the order may be live."
     return replace(order, state=OrderState.UNKNOWN, reason=reason, updated_at=now)
+
+
+def on_not_sent(order: Order, reason: str, now: datetime) -> Order:
+    "An attempt that was written down and then did not leave: DENIED, or UNKNOWN as before when an earlier one may be live."
+    earlier = order.attempts - 1
+    state = OrderState.UNKNOWN if earlier else OrderState.DENIED
+    return replace(order, state=state, attempts=earlier, sent_at=order.sent_at if earlier else None, reason=reason, updated_at=now)
 
 
 def on_rejected(order: Order, reason: str, now: datetime) -> Order:
