@@ -381,6 +381,8 @@ class EngineParts:
         self.wire = OrderWire(broker, ledger, clock)
         self.tracker = OrderTracker(self.wire)
         self.refresh: Callable[[], bool] = lambda: True  # Read the account again before something is bought; False when it cannot be read
+        self.pause: Callable[[float], Any] = clock.sleep  # Wait for the next poll; a stream may end it early
+        self.polled: Callable[[bool], None] = lambda moved: None  # Told whether a poll found a change
 
     def positions(self) -> tuple[Position, ...]:
         "What the broker says is held."
@@ -494,8 +496,9 @@ class WorkingEngine(EngineCore):
             acted = self._act(steps)
             wait = POLL_WAITS_S[min(quiet, len(POLL_WAITS_S) - 1)]
             if not acted:
-                self.clock.sleep(self._until_next(steps, wait, window_end))
+                self.pause(self._until_next(steps, wait, window_end))
             changed = self.tracker.poll()
+            self.polled(changed)
             quiet = 0 if acted or changed else quiet + 1
             if not acted and not changed and self.clock.now() >= window_end + timedelta(seconds=60):
                 return  # what is still live is UNKNOWN or being canceled; recovery goes on with it

@@ -6,9 +6,10 @@
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
            'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
            'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate',
-           'exposures', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState',
-           'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk',
-           'DailyDesk', 'TradingDesk', 'open_desk', 'read_status', 'describe_status', 'open_existing', 'read_orders']
+           'exposures', 'reference_prices', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring',
+           'OwnedState', 'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
+           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'listen', 'read_status', 'describe_status',
+           'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -26,6 +27,7 @@ from .accounting import consecutive_losses, round_trips, trades_by_session
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
+from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
 from .circuit_breakers import CircuitBreakerManager, KillSwitch
@@ -153,6 +155,11 @@ def exposures(shares: Mapping[str, Decimal], live: Sequence[Order], marks: Mappi
     return values
 
 # %% ../nbs/components/85_trading_desk.ipynb #a95814c2
+def reference_prices(ledger: Ledger) -> dict[str, float]:
+    "The price each symbol was last decided on, dollars: a mark for what is being bought and not held yet."
+    return ledger.remembered("reference prices", ("parent",), lambda: {p["symbol"]: p["reference_price"] for p in ledger.parents() if p["reference_price"]})
+
+
 @dataclass
 class Gate:
     "Builds the context of the nine checks and asks them; the only way to an order."
@@ -219,7 +226,7 @@ class Gate:
         live = [*(o for o in self.ledger.orders() if o.state.may_be_live), *batch]
         live = [o for o in live if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
         shares = self.shares()
-        marks = dict(self.marks or {})
+        marks = reference_prices(self.ledger) | dict(self.marks or {})
         if quote is not None and quote.is_valid:
             marks[intent.symbol] = quote.midpoint
         values = exposures(shares, live, marks)
@@ -434,8 +441,7 @@ class WatchingDesk(DeskCore):
         gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
         if abs(gate.clock_skew_s) > NOTED_SKEW_S:
             self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
-        wanted = {p["symbol"]: p["reference_price"] for p in self.ledger.parents(session) if p["reference_price"]}
-        gate.marks = wanted | {p.symbol: float(p.current_price) for p in positions}
+        gate.marks = {p.symbol: float(p.current_price) for p in positions}
 
 # %% ../nbs/components/85_trading_desk.ipynb #0680da1c
 class ComparingDesk(WatchingDesk):
@@ -739,11 +745,14 @@ def open_desk(
     host: ExchangeHost | None = None,  # An exchange hosted in this process
     settings: Settings | None = None,
     panel: Panel | None = None,  # Bars already loaded
+    stream: bool = False,  # Let order events wake the polls; only in real time
 ) -> TradingDesk:
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
     if settings.mode != "simulated":
         raise SettingsError(f"V23_MODE is {settings.mode}; this release trades on the simulated exchange only")
+    if stream and host is not None and host.server.speed == 0:
+        raise InputError("an order stream needs an exchange in real time; this one moves only when told")
     closers: list[Callable[[], None]] = []
     if not state or not reports:
         folder = tempfile.TemporaryDirectory(prefix="v23-")
@@ -762,7 +771,17 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
+    if stream:
+        listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk
+
+
+def listen(desk: TradingDesk, stream: OrderStream) -> None:
+    "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
+    watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
+    desk.engine.pause, desk.engine.polled = stream.wait, watch.polled
+    desk.on_close(stream.close)
+    stream.start()
 
 
 def _own_exchange(state_dir: Path, bars: str, seed: int) -> ExchangeHost:
