@@ -372,3 +372,32 @@ def test_a_kill_between_the_plan_and_the_request_lets_no_entry_leave(tmp_path):
         desk.engine.work(DAY, end)
         states = {o.symbol: o.state.value for o in desk.ledger.orders()}
         assert len(sent) == 1 and sorted(states.values()) == ["denied", "denied", "filled"]
+
+
+def test_the_dry_plan_sends_nothing_and_is_what_the_rebalance_then_sends(tmp_path):
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        session = desk.session()
+        desk.market_open()
+        desk.wait_until(session_hours(session).rebalance_at(desk.settings.monitoring))
+        before = desk.ledger.parents(), desk.ledger.orders(), desk.broker.orders(desk.clock.now() - timedelta(days=2))
+        rows = desk.dry_plan()
+        assert before == (desk.ledger.parents(), desk.ledger.orders(), desk.broker.orders(desk.clock.now() - timedelta(days=2))) == ((), (), ())
+        desk.rebalance()
+        assert [(r["symbol"], r["side"], str(r["quantity"])) for r in rows] == [(p["symbol"], p["side"], p["quantity"]) for p in desk.ledger.parents()] and len(rows) > 4
+        spent = {o.symbol: o.side.sign * (o.filled_avg_price or 0) * o.filled_quantity for o in desk.ledger.orders()}
+        assert all(float(spent[r["symbol"]]) <= r["worst_price"] * float(r["quantity"]) * 1.02 for r in rows if r["sent"] and r["symbol"] in spent)
+
+
+def test_a_notebook_trades_to_target_weights_with_the_fewest_orders(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        desk.rebalance_to({A: 0.05, B: 0.08})
+        worth = {p.symbol: float(p.market_value) / 100_000 for p in desk.broker.positions()}
+        assert worth.keys() == {A, B} and worth[A] == pytest.approx(0.05, abs=0.005) and worth[B] == pytest.approx(0.08, abs=0.005)
+        desk.clock.sleep(60)
+        sent = len(desk.ledger.orders())
+        desk.rebalance_to({A: 0.05})
+        assert {o.symbol for o in desk.ledger.orders()[sent:]} == {B}
+        for weights, said in (({A: 0.2}, "0 to 0.1"), ({A: float("nan")}, "nan"), ({"NOSUCH": 0.01}, "NOSUCH")):
+            with pytest.raises(InputError, match=said):
+                desk.rebalance_to(weights)

@@ -35,7 +35,7 @@ from .domain import Account, BreakerState, Broker, Clock, Decision, Order, Order
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
-from .execution.rebalance import DeskView, EquityPoint, Rebalance, drawdown_of, dry_rows, net_of_flows, plan_rebalance, unit_volatility
+from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, drawdown_of, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
@@ -612,6 +612,27 @@ class RebalancingDesk(DecidingDesk):
         report = execution_report(self.ledger, session)
         self.ledger.record("rebalanced", {"session": session})
         self.save_state()
+        return self._rebalanced(session, report)
+
+    def rebalance_to(self, weights: Mapping[str, float]) -> dict[str, Any]:
+        """Trade to these fractions of equity now, with the fewest orders; what is held and not named is sold.
+
+        The same session may be traded to several times. Raises InputError naming a weight that cannot be.
+        """
+        session = session_of(self.clock.now())
+        self.ready(session)
+        panel = self.wiring.bars(previous_session(session))
+        account, positions = self.look(session)
+        view = self._view(session, panel, account, positions, [Signal(s, panel.sessions[-1], n, 0.0) for n, s in enumerate(weights, 1)])
+        check_weights(weights, view.quotes, self.settings.sizing)
+        items, resized = plan_orders(view, weights, {}, self.settings, f"by hand {self.clock.now():%H:%M:%S}")
+        self.ledger.record_all([("targets", {"session": session, "weights": weights, "resized": resized}), *(("parent", parent_event(p, d)) for p, d in items)])
+        self.engine.refresh = self.look_again
+        self.engine.work(session, session_hours(session).window(self.settings.risk)[1])
+        self.save_state()
+        return self._rebalanced(session, execution_report(self.ledger, session))
+
+    def _rebalanced(self, session: date, report: dict[str, Any]) -> dict[str, Any]:
         summary = {
             "session": session, "rebalance": "done", "parents": report["parents"], "refused": len(report["refused"]), "not filled": len(report["unfilled"]),
             "fill rate": report["fill_rate"], "mean slippage bps": report["slippage"]["mean_bps"],

@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .snapshots import canonical_json, crash_point
+from .snapshots import canonical_text, crash_point
 from ..accounting import signed_positions
 from ..domain import Adjustment, Clock, Event, Fill, Order, OrderState, from_plain, to_plain
 from ..errors import LedgerError, OwnedError
@@ -132,7 +132,7 @@ class LedgerStore:
             self._db.execute("BEGIN IMMEDIATE")
             for kind, body in items:
                 plain = to_plain(body)
-                text = canonical_json(plain)
+                text = canonical_text(plain)
                 seq += 1
                 link = event_hash(last_hash, seq, at, kind, text, self.build)
                 self._db.execute("INSERT INTO events VALUES (?,?,?,?,?,?,?)", (seq, at, kind, text, self.build, last_hash, link))

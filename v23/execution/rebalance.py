@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MIN_RETURNS', 'VOLATILITY_SESSIONS', 'PURSE_BUFFER', 'EquityPoint', 'net_of_flows', 'drawdown_of', 'unit_volatility',
-           'DeskView', 'Rebalance', 'fit_to_cash', 'context_of', 'plan_rebalance', 'worst_price', 'dry_rows']
+           'DeskView', 'Rebalance', 'fit_to_cash', 'context_of', 'plan_rebalance', 'plan_orders', 'check_weights',
+           'worst_price', 'dry_rows']
 
 # %% ../../nbs/components/46_rebalance.ipynb #17cf1854
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_DOWN, Decimal
@@ -18,7 +19,8 @@ from ..domain import BreakerState, Decision, OrderIntent, OrderPlan, Purpose, Qu
 from .order_lifecycle import intent_key
 from .order_routing import collar_limit, plan_order
 from ..risk.pretrade_checks import PreTradeContext, evaluate
-from ..settings import ExecutionSettings, Settings
+from ..errors import InputError
+from ..settings import ExecutionSettings, Settings, SizingSettings
 from ..sizing.multipliers import Multipliers
 from ..sizing.targets import Sizing, kept_names, orders_for_targets, size_portfolio, target_quantities
 
@@ -153,13 +155,19 @@ def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings
     "Sizes, parents, checks and plans of a day, from a view and a ranked list."
     chosen = [s.symbol for s in sorted(signals, key=lambda s: s.rank)][: settings.sizing.max_positions]
     sizing = size_portfolio(chosen, view.kelly, view.multipliers, view.sectors, settings.sizing)
+    kept = kept_names(sizing, {s: q.midpoint for s, q in view.quotes.items()})
+    items, resized = plan_orders(view, sizing.weights, kept, settings, strategy)
+    return Rebalance(sizing, items, resized)
+
+
+def plan_orders(view: DeskView, weights: Mapping[str, float], kept: Mapping[str, str], settings: Settings, strategy: str) -> tuple[tuple[tuple[OrderPlan, Decision], ...], dict[str, str]]:
+    "The fewest orders from what is held to these weights, sales first, each checked and routed; and what was resized or left alone."
     prices = {s: q.midpoint for s, q in view.quotes.items()}
     worst = {s: q.ask * (1 + settings.execution.collar_bps / 1e4) for s, q in view.quotes.items() if q.is_valid}
-    targets = target_quantities(sizing.weights, view.equity, worst)  # a name at its cap is still within it when the price ticks up
-    kept = kept_names(sizing, prices)
+    targets = target_quantities(weights, view.equity, worst)  # a name at its cap is still within it when the price ticks up
     wanted = orders_for_targets(view.held, targets, prices, view.equity, settings.execution.turnover_buffer, kept)
     affordable = fit_to_cash(wanted, view.quotes, view.cash)
-    resized = kept | {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
+    resized = dict(kept) | {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
     items: list[tuple[OrderPlan, Decision]] = []
     reserved: dict[str, float] = {}
     for symbol, side, quantity, purpose in wanted:
@@ -176,7 +184,7 @@ def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings
             quantity=quantity,
             purpose=purpose,
             reference_price=prices.get(symbol, math.nan),
-            target_weight=sizing.weights.get(symbol, 0.0),
+            target_weight=weights.get(symbol, 0.0),
             sector=view.sectors.get(symbol, "UNKNOWN"),
         )
         taken = sum(p.intent.purpose is Purpose.ENTRY for p, d in items if d.allowed)
@@ -184,7 +192,20 @@ def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings
         items.append((plan_order(intent, quote, view.now, view.window[1], settings.execution, settings.risk.max_quote_age_s), decision))
         if decision.allowed:
             reserved[symbol] = reserved.get(symbol, 0.0) + side.sign * float(quantity) * prices.get(symbol, math.nan)
-    return Rebalance(sizing, tuple(items), resized)
+    return tuple(items), resized
+
+# %% ../../nbs/components/46_rebalance.ipynb #6f88e020
+def check_weights(weights: Mapping[str, float], quoted: Collection[str], sizing: SizingSettings) -> None:
+    "Refuse target weights that cannot be; raises InputError naming the symbol or the sum, the value and the limit."
+    for symbol, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise InputError(f"the weight of {symbol} is {weight!r}; a number from 0 to {sizing.max_position:g} is expected")
+        if not 0 <= weight <= sizing.max_position + 1e-12:
+            raise InputError(f"the weight of {symbol} is {weight:g}; 0 to {sizing.max_position:g} of equity is expected")
+        if symbol not in quoted:
+            raise InputError(f"the symbol {symbol!r} of the target weights is not quoted")
+    if (gross := math.fsum(weights.values())) > sizing.max_gross_exposure + 1e-9:
+        raise InputError(f"the target weights add up to {gross:.4g}; at most {sizing.max_gross_exposure:g} of equity (MAX_GROSS_EXPOSURE) is allowed")
 
 # %% ../../nbs/components/46_rebalance.ipynb #445402c0
 def worst_price(plan: OrderPlan, settings: ExecutionSettings) -> float:
