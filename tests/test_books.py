@@ -401,3 +401,21 @@ def test_a_notebook_trades_to_target_weights_with_the_fewest_orders(tmp_path):
         for weights, said in (({A: 0.2}, "0 to 0.1"), ({A: float("nan")}, "nan"), ({"NOSUCH": 0.01}, "NOSUCH")):
             with pytest.raises(InputError, match=said):
                 desk.rebalance_to(weights)
+
+
+def test_F33_a_held_name_the_broker_takes_no_orders_for_is_named_once_and_keeps_the_kill_from_nothing_else(tmp_path, monkeypatch):
+    import v23.simulator.rules as rules
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        trade(desk, A, 10)
+        trade(desk, B, 10)
+        monkeypatch.setattr(rules, "tradable", lambda x, symbol: symbol != A)
+        monkeypatch.setattr("v23.simulator.trading.tradable", lambda x, symbol: symbol != A)
+        report = desk.kill.activate("drill")
+        assert report["flat"] is False and report["left"] == {A: {"quantity": "10", "reason": "UNTRADABLE"}} and report["sold"] == [B]
+        assert codes(desk).count("UNTRADABLE") == 1 and len([o for o in desk.ledger.orders() if o.symbol == A]) == 2  # bought, and one sale refused
+        monkeypatch.undo()
+        desk.gate.ready = False
+        desk.ready(DAY)  # asked again
+        assert desk.kill.activate("going on")["flat"] is True

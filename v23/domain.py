@@ -405,6 +405,8 @@ class Broker(Protocol):
 
     def configure(self, **wanted: Any) -> bool: ...
 
+    def tradable(self, symbol: str) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Event:

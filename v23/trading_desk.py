@@ -36,7 +36,7 @@ from .errors import BrokerError, InputError, OwnedError, SettingsError, StateErr
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, drawdown_of, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of
+from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, untradable
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
@@ -248,6 +248,7 @@ class Gate:
             execution_errors=self.breakers.errors_since_acknowledged("execution", errors["execution"]),
             api_errors=self.breakers.errors_since_acknowledged("api", errors["api"]),
             already_sent=any(o.intent_id == intent.intent_id for o in live),
+            tradable=intent.symbol not in untradable(self.ledger),
             opposite_live=any(o.symbol == intent.symbol and o.side is not intent.side for o in live),
         )  # fmt: skip
 
@@ -504,6 +505,8 @@ class ReadyDesk(SavingDesk):
         if not self.gate.ready:
             self._same_account(self.broker.account())
             self._fasten_belt()
+            for symbol in sorted(untradable(self.ledger)):
+                self.engine.wire.look_whether_tradable(symbol)
             findings, stops = self.reconcile(session)
             recovered |= {"findings": findings, "stops": stops}
             self.gate.ready = True

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import quote
 
 from .snapshots import crash_point
 from ..domain import Account, Activity, ActivityKind, BrokerOrder, Clock, Fill, MarketClock, Position, Quote, Side
@@ -527,6 +528,15 @@ class AlpacaAPI(AlpacaAccount):
             if len(page) < 100 or not fresh:
                 return list(rows.values())
             token = {"page_token": str(page[-1]["id"])}
+
+    def tradable(self, symbol: str) -> bool:
+        "The broker takes orders for this symbol; one it has never heard of it does not."
+        try:
+            return bool(_expect(self._read(f"/assets/{quote(symbol, safe='')}"), dict).get("tradable"))
+        except Rejected as e:
+            if e.status == 404:
+                return False
+            raise
 
     def configure(self, **wanted: Any) -> bool:
         "Make these account configurations so at the broker; True when one had to be changed."
