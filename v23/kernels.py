@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['compiled', 'TILE', 'TINY', 'STATS', 'MOMENTS', 'MOVES', 'HIGHS', 'VOLUMES', 'scan_tile', 'sort_candidates', 'choose',
-           'simulate', 'figures_of']
+           'choose_alone', 'simulate', 'figures_of']
 
 # %% ../nbs/components/603_kernels.ipynb #74b71f4e
 import numpy as np
@@ -25,24 +25,24 @@ def _returns(now, before, out):
 
 @compiled
 def _add_moments(first, second, r):
-    for j in range(len(r)):
+    for j in range(len(first)):
         first[j] += r[j]
         second[j] += r[j] * r[j]
 
 
 @compiled
 def _add_moves(gains, losses, r):
-    for j in range(len(r)):
-        x = r[j]
-        gains[j] += x if x > 0.0 else 0.0 * x
-        losses[j] += -x if x < 0.0 else 0.0 * x
+    for j in range(len(gains)):
+        x, size = r[j], abs(r[j])
+        gains[j] += 0.5 * (size + x)
+        losses[j] += 0.5 * (size - x)
 
 
 @compiled
 def _add_high(top, missing, high):
     for j in range(len(top)):
-        x = high[j]
-        top[j] = x if x > top[j] else top[j]
+        x, y = high[j], top[j]
+        top[j] = x if x > y else y
         missing[j] += x - x  # NaN stays
 
 
@@ -52,118 +52,135 @@ def _add_volume(shares, dollars, volume, close):
         shares[j] += volume[j]
         dollars[j] += volume[j] * close[j]
 
-
-@compiled
-def _sum_into(out, part):
-    for j in range(len(out)):
-        out[j] += part[j]
-
-
-@compiled
-def _top_into(out, part):
-    for j in range(len(out)):
-        out[j] = part[j] if part[j] > out[j] else out[j]
-
 # %% ../nbs/components/603_kernels.ipynb #3b0e8563
-# Rows of the sums: first and second moment of the returns, gains, losses, highest high, missing highs, shares, dollars
+# What is summed up: first and second moment of the returns, gains, losses, highest high, missing highs, shares, dollars
 MOMENTS, MOVES, HIGHS, VOLUMES = 0, 2, 4, 6
 
 
 @compiled
-def _add_day(sums, r, high, volume, close, moments, moves, bars):
-    if moments:
-        _add_moments(sums[MOMENTS], sums[MOMENTS + 1], r)
-    if moves:
-        _add_moves(sums[MOVES], sums[MOVES + 1], r)
-    if bars:
-        _add_high(sums[HIGHS], sums[HIGHS + 1], high)
-        _add_volume(sums[VOLUMES], sums[VOLUMES + 1], volume, close)
+def _sum_block(close, high, volume, a, b, start, stop, inside, moments, moves, bars, r, m1, m2, up, down, top, missing, shares, dollars):
+    "Sums over the rows from start to before stop, of those that are less than `inside` from the end, of what is asked for."
+    m1[:] = m2[:] = up[:] = down[:] = missing[:] = shares[:] = dollars[:] = 0.0
+    top[:] = 0.0
+    for row in range(max(start, stop - inside), stop):
+        now = close[row, a:b]
+        if moments or moves:
+            if row:
+                _returns(now, close[row - 1, a:b], r)
+            else:
+                r[:] = np.nan
+        if moments:
+            _add_moments(m1, m2, r)
+        if moves:
+            _add_moves(up, down, r)
+        if bars:
+            _add_high(top, missing, high[row, a:b])
+            _add_volume(shares, dollars, volume[row, a:b], now)
 
 
 @compiled
-def _window(out, whole, tail, block, length, holding, what):
-    "Add up the last `length` sessions before and at the end of a block, for the two rows from `what` on."
-    blocks, rest = length // holding, length % holding
-    ring = whole.shape[0]
-    for i in range(2):
-        out[what + i, :] = -np.inf if what + i == HIGHS else 0.0
+def _window(out, what, count, whole, tail, block, length, holding):
+    "Add up, for `count` sums from `what` on, the blocks and the part of one that make the last `length` sessions."
+    blocks, rest, ring = length // holding, length % holding, whole.shape[0]
+    for i in range(what, what + count):
+        out[i, :] = 0.0
+        for n in range(blocks + (1 if rest else 0)):
+            source, at = whole if n < blocks else tail, (block - n) % ring
+            for j in range(out.shape[1]):
+                x, y = source[at, i, j], out[i, j]
+                out[i, j] = (x if x > y else y) if i == HIGHS else x + y
+
+
+@compiled
+def _long_ratio(vol20, j, whole, tail, block, holding):
+    "vol20 over vol60 of one symbol."
+    blocks, rest, ring = 60 // holding, 60 % holding, whole.shape[0]
+    first = second = 0.0
     for n in range(blocks + (1 if rest else 0)):
-        part = whole[(block - n) % ring] if n < blocks else tail[(block - n) % ring]
-        if what == HIGHS:
-            _top_into(out[what], part[what])
-        else:
-            _sum_into(out[what], part[what])
-        _sum_into(out[what + 1], part[what + 1])
+        source, at = whole if n < blocks else tail, (block - n) % ring
+        first += source[at, MOMENTS, j]
+        second += source[at, MOMENTS + 1, j]
+    variance = (second - first * first / 60.0) / 59.0
+    return vol20 / (np.sqrt(variance if not variance < 0.0 else 0.0) * np.sqrt(252.0))
 
 # %% ../nbs/components/603_kernels.ipynb #2a4e2362
+# Of a configuration: positions, fewest candidates, ratio, vol20, RSI, deep, shallow, busy, relaxed RSI, relaxed vol20, price, dollars
+@compiled
+def _passes(wanted, legacy, rsi, vol20, ratio, drawdown, busy, close, dollars):
+    "1 for the strict rule plus 2 for the relaxed one."
+    if not (wanted[5] <= drawdown <= wanted[6] and (legacy or (close > wanted[10] and dollars > wanted[11]))):
+        return 0
+    strict = ratio > wanted[2] and vol20 > wanted[3] and rsi < wanted[4] and busy > wanted[7]
+    return (1 if strict else 0) + (2 if rsi < wanted[8] and vol20 > wanted[9] else 0)
+
+
+@compiled
+def _rsi(gains, losses, legacy):
+    gains, losses = 0.0 if gains < TINY else gains, 0.0 if losses < TINY else losses
+    if legacy and losses == 0.0 and gains == gains:
+        return 0.0
+    return 50.0 if gains == 0.0 and losses == 0.0 else 100.0 * gains / (gains + losses)
+
+
 # Limits: deepest and shallowest drawdown, RSI below, vol20 above, price above, dollar volume above
 @compiled
-def _candidates(row, a, now, long_first, long_second, close, week_ago, volume, allowed, legacy, limits, cap, columns, stats):
-    "Append what passes to `columns` and `stats`; how many, also when there is no room for all."
-    found = 0
+def _candidates(row, a, holding, block, now, whole, tail, close, week_ago, volume, allowed, legacy, limits, wanted, columns, stats):
+    "Write what passes to `columns` and `stats`; how many, also when there is no room for all."
+    found, room, single = 0, len(columns), stats.shape[1] == 2
     for j in range(len(close)):
-        top = now[HIGHS, j] + now[HIGHS + 1, j]
-        drawdown = close[j] / top - 1.0
+        drawdown = close[j] / (now[HIGHS, j] + now[HIGHS + 1, j]) - 1.0
         if not (limits[0] <= drawdown <= limits[1]):
             continue
-        variance = (now[MOMENTS + 1, j] - now[MOMENTS, j] * now[MOMENTS, j] / 20.0) / 19.0
-        vol20 = np.sqrt(max(variance, 0.0) if variance == variance else variance) * np.sqrt(252.0)
-        gains, losses = now[MOVES, j], now[MOVES + 1, j]
-        gains = 0.0 if gains < TINY else gains
-        losses = 0.0 if losses < TINY else losses
-        rsi = 50.0 if gains == 0.0 and losses == 0.0 else 100.0 * gains / (gains + losses)
-        if legacy and losses == 0.0:
-            rsi = 0.0
-        dollars, week = now[VOLUMES + 1, j] / 20.0, close[j] / week_ago[j] - 1.0
-        universe = allowed[a + j] if legacy else dollars > limits[5] and close[j] > limits[4]
-        if not (universe and vol20 > limits[3] and rsi < limits[2] and np.isfinite(week)):
+        dollars = now[VOLUMES + 1, j] / 20.0
+        if not (allowed[a + j] if legacy else dollars > limits[5] and close[j] > limits[4]):
             continue
-        if found < cap:
-            long_variance = (long_second[j] - long_first[j] * long_first[j] / 60.0) / 59.0
-            columns[found] = a + j
-            stats[found, 0], stats[found, 1], stats[found, 2] = week, rsi, vol20
-            stats[found, 3] = vol20 / (np.sqrt(max(long_variance, 0.0)) * np.sqrt(252.0)) if row >= 60 and long_variance == long_variance else np.nan
-            stats[found, 4], stats[found, 5] = drawdown, volume[j] / (now[VOLUMES, j] / 20.0)
-            stats[found, 6], stats[found, 7] = close[j], dollars
-        found += 1
+        rsi = _rsi(now[MOVES, j], now[MOVES + 1, j], legacy)
+        variance = (now[MOMENTS + 1, j] - now[MOMENTS, j] * now[MOMENTS, j] / 20.0) / 19.0
+        vol20 = np.sqrt(variance if not variance < 0.0 else 0.0) * np.sqrt(252.0)
+        week = close[j] / week_ago[j] - 1.0
+        if not (vol20 > limits[3] and rsi < limits[2] and np.isfinite(week)):
+            continue
+        ratio = _long_ratio(vol20, j, whole, tail, block, holding) if row >= 60 else np.nan
+        busy = volume[j] / (now[VOLUMES, j] / 20.0)
+        code = _passes(wanted, legacy, rsi, vol20, ratio, drawdown, busy, close[j], dollars) if single else 3
+        if code and found < room:
+            columns[found], stats[found, 0], stats[found, 1] = a + j, week, code
+            if not single:
+                stats[found, 1], stats[found, 2], stats[found, 3], stats[found, 4] = rsi, vol20, ratio, drawdown
+                stats[found, 5], stats[found, 6], stats[found, 7] = busy, close[j], dollars
+        found += 1 if code else 0
     return found
 
-
+# %% ../nbs/components/603_kernels.ipynb #be1e4162
 @compiled
-def scan_tile(close, high, volume, a, b, rows, holding, allowed, legacy, limits, counts, columns, stats):
+def scan_tile(close, high, volume, a, b, rows, holding, allowed, legacy, limits, wanted, counts, columns, stats):
     "The candidates of the symbols a to b at every decision row; rows are `holding` apart, from the 20th session on."
     ring, n = 60 // holding + 2, b - a
-    whole, tails = np.zeros((ring, 8, n)), np.zeros((3, ring, 8, n))
-    r, now, long = np.empty(n), np.empty((8, n)), np.empty((8, n))
-    lengths = np.array([20, 60, 14])
+    whole, short, long, fortnight = np.zeros((ring, 8, n)), np.zeros((ring, 8, n)), np.zeros((ring, 8, n)), np.zeros((ring, 8, n))
+    r, now = np.empty(n), np.empty((8, n))
     start = max(rows[0] - (60 // holding + 1) * holding + 1, 0)
-    block, ends = 0, rows[0] - (rows[0] - start) // holding * holding
-    for row in range(start, rows[-1] + 1):
-        left, at = ends - row, block % ring
-        if row == start or left == holding - 1:
-            _clear(whole[at])
-            for t in range(3):
-                _clear(tails[t, at])
-        _returns(close[row, a:b], close[row - 1, a:b] if row else np.full(n, np.nan), r)
-        _add_day(whole[at], r, high[row, a:b], volume[row, a:b], close[row, a:b], True, True, True)
-        for t in range(3):
-            if left < lengths[t] % holding:
-                _add_day(tails[t, at], r, high[row, a:b], volume[row, a:b], close[row, a:b], t < 2, t == 2, t == 0)
-        if left == 0:
+    block, stop = 0, rows[0] + 1 - (rows[0] - start) // holding * holding
+    while stop <= rows[-1] + 1:
+        at = block % ring
+        s = whole[at]
+        _sum_block(close, high, volume, a, b, start, stop, holding, True, True, True, r, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7])
+        s = short[at]
+        if 20 % holding:
+            _sum_block(close, high, volume, a, b, start, stop, 20 % holding, True, False, True, r, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7])
+        s = long[at]
+        if 60 % holding:
+            _sum_block(close, high, volume, a, b, start, stop, 60 % holding, True, False, False, r, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7])
+        s = fortnight[at]
+        if 14 % holding:
+            _sum_block(close, high, volume, a, b, start, stop, 14 % holding, False, True, False, r, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7])
+        row = stop - 1
+        if row >= rows[0]:
             k = (row - rows[0]) // holding
-            if row >= rows[0]:
-                for what in (MOMENTS, HIGHS, VOLUMES):
-                    _window(now, whole, tails[0], block, 20, holding, what)
-                _window(now, whole, tails[2], block, 14, holding, MOVES)
-                _window(long, whole, tails[1], block, 60, holding, MOMENTS)
-                counts[k] = _candidates(row, a, now, long[0], long[1], close[row, a:b], close[row - 5, a:b], volume[row, a:b], allowed, legacy, limits, columns.shape[1], columns[k], stats[k])
-            block, ends = block + 1, ends + holding
-
-
-@compiled
-def _clear(sums):
-    sums[:] = 0.0
-    sums[HIGHS, :] = -np.inf
+            _window(now, MOMENTS, 2, whole, short, block, 20, holding)
+            _window(now, HIGHS, 4, whole, short, block, 20, holding)
+            _window(now, MOVES, 2, whole, fortnight, block, 14, holding)
+            counts[k] = _candidates(row, a, holding, block, now, whole, long, close[row, a:b], close[row - 5, a:b], volume[row, a:b], allowed, legacy, limits, wanted, columns[k], stats[k])
+        block, start, stop = block + 1, stop, stop + holding
 
 # %% ../nbs/components/603_kernels.ipynb #7592df8c
 @compiled
@@ -191,26 +208,60 @@ def sort_candidates(counts, columns, stats, offsets, sorted_columns, sorted_stat
     offsets[rows] = at
 
 
-# Of a configuration: positions, fewest candidates, ratio, vol20, RSI, deep, shallow, busy, relaxed RSI, relaxed vol20, price, dollars
 @compiled
 def choose(offsets, columns, stats, wanted, legacy, picks, held, strict, eligible):
     "The columns (rows, positions) a configuration holds after each decision, how many, by which rule, out of how many."
     most, fewest = int(wanted[0]), int(wanted[1])
-    passed, loose = np.empty(len(picks[0]), np.int64), np.empty(len(picks[0]), np.int64)
+    passed, loose = np.empty(most, np.int64), np.empty(most, np.int64)
     for k in range(len(offsets) - 1):
         n_strict, n_loose = 0, 0
         for i in range(offsets[k], offsets[k + 1]):
             s = stats[i]
-            if not (wanted[5] <= s[4] <= wanted[6] and (legacy or (s[6] > wanted[10] and s[7] > wanted[11]))):
-                continue
-            if s[3] > wanted[2] and s[2] > wanted[3] and s[1] < wanted[4] and s[5] > wanted[7]:
+            code = _passes(wanted, legacy, s[1], s[2], s[3], s[4], s[5], s[6], s[7])
+            if code & 1:
                 if n_strict < most:
                     passed[n_strict] = columns[i]
                 n_strict += 1
-            if s[1] < wanted[8] and s[2] > wanted[9]:
+            if code & 2:
                 if n_loose < most:
                     loose[n_loose] = columns[i]
                 n_loose += 1
+        strict[k] = n_strict >= most
+        eligible[k] = n_strict if strict[k] else n_loose
+        held[k] = min(most, eligible[k]) if eligible[k] >= fewest else 0
+        for i in range(held[k]):
+            picks[k, i] = passed[i] if strict[k] else loose[i]
+
+# %% ../nbs/components/603_kernels.ipynb #ce648546
+@compiled
+def _insert(best, weeks, count, most, column, week):
+    "Keep the `most` lowest weeks in order, earlier columns first among equals."
+    n = min(count, most)
+    if n == most and not week < weeks[most - 1]:
+        return
+    at = n if n < most else most - 1
+    while at > 0 and week < weeks[at - 1]:
+        best[at], weeks[at] = best[at - 1], weeks[at - 1]
+        at -= 1
+    best[at], weeks[at] = column, week
+
+
+@compiled
+def choose_alone(counts, columns, stats, wanted, picks, held, strict, eligible):
+    "As `choose`, from the tiles of a single configuration."
+    most, fewest, tiles = int(wanted[0]), int(wanted[1]), len(counts)
+    passed, loose, week_passed, week_loose = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most), np.empty(most)
+    for k in range(counts.shape[1]):
+        n_strict, n_loose = 0, 0
+        for t in range(tiles):
+            for i in range(counts[t, k]):
+                week, code = stats[t, k, i, 0], int(stats[t, k, i, 1])
+                if code & 1:
+                    _insert(passed, week_passed, n_strict, most, columns[t, k, i], week)
+                    n_strict += 1
+                if code & 2:
+                    _insert(loose, week_loose, n_loose, most, columns[t, k, i], week)
+                    n_loose += 1
         strict[k] = n_strict >= most
         eligible[k] = n_strict if strict[k] else n_loose
         held[k] = min(most, eligible[k]) if eligible[k] >= fewest else 0
