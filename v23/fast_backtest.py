@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['KERNELS', 'FIGURES', 'use_kernels', 'Candidates', 'decision_rows', 'find_candidates', 'Chosen', 'choose',
-           'choose_one', 'Books', 'run_books', 'fast_run', 'fast_backtest']
+           'choose_one', 'Books', 'run_books', 'FastRun', 'fast_run', 'fast_backtest']
 
 # %% ../nbs/components/6035_fast_backtest.ipynb #2ec341db
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -180,28 +180,27 @@ def run_books(panel: Panel, rows: np.ndarray, chosen: Chosen, fill: str, account
     return Books(net, invested, figures, (gross, cost, turnover, spells[:count], np.array(still)) if detail else ())
 
 # %% ../nbs/components/6035_fast_backtest.ipynb #136259b7
-class _Later(Sequence[Stretch]):
-    "Stretches that are made when they are first looked at."
+class FastRun(Run):
+    "A run of the kernels; what takes time to arrange is arranged when it is asked for."
 
-    def __init__(self, make: Callable[[], Sequence[Stretch]]):
-        self._make = make
+    def __init__(self, panel: Panel, first: int, books: Books, targets: Callable[[], list[Target]], how: tuple[str, str, Terms]):
+        gross, cost, turnover, self._spells, still = books.detail
+        self.first, self.still_open, self.invested = first, int(still), books.invested[0]
+        self.out = np.column_stack([gross[0], cost[0], books.net[0], turnover[0]])
+        self.unfilled = np.zeros(len(self.out))
+        self._panel, self._targets, self._how = panel, targets, how
 
     @cached_property
-    def _made(self) -> Sequence[Stretch]:
-        return self._make()
+    def spells(self) -> np.ndarray:  # type: ignore[override]
+        "(spells, 5), closed ones by exit, entry and column, then the open ones by column."
+        ended = len(self._spells) - self.still_open
+        closed, left = self._spells[:ended], self._spells[ended:]
+        return np.concatenate([closed[np.lexsort((closed[:, 0], closed[:, 1], closed[:, 2]))], left[np.argsort(left[:, 0])]])
 
-    @overload
-    def __getitem__(self, n: int) -> Stretch: ...
-    @overload
-    def __getitem__(self, n: slice) -> Sequence[Stretch]: ...
-    def __getitem__(self, n: int | slice) -> Stretch | Sequence[Stretch]:
-        return self._made[n]
-
-    def __len__(self) -> int:
-        return len(self._made)
-
-    def __iter__(self) -> Iterator[Stretch]:
-        return iter(self._made)
+    @cached_property
+    def stretches(self) -> Sequence[Stretch]:  # type: ignore[override]
+        "Dollars held day by day."
+        return run_targets(self._panel, self._targets(), *self._how, self.first).stretches
 
 
 def fast_run(panel: Panel, settings: StrategySettings, fill: str, accounting: str, universe: str, phase: int, terms: Terms, first: int) -> tuple[Callable[[], list[Pick]], Run]:
@@ -209,7 +208,6 @@ def fast_run(panel: Panel, settings: StrategySettings, fill: str, accounting: st
     rows = decision_rows(panel, settings.holding_sessions, phase, first)
     chosen = choose_one(panel, settings, universe, rows)
     books = run_books(panel, rows, chosen, fill, accounting, terms, [terms.cost_bps], first, detail=True)
-    gross, cost, turnover, spells, still = books.detail
 
     def picks() -> list[Pick]:
         nobody = Ranking(np.empty(0, dtype=int), np.empty(0), False, 0)
@@ -220,12 +218,7 @@ def fast_run(panel: Panel, settings: StrategySettings, fill: str, accounting: st
             found.append(Pick(row, Ranking(columns, scores, bool(chosen.strict[0, k]), int(chosen.eligible[0, k]))))
         return found
 
-    ended = len(spells) - int(still)
-    closed, left = spells[:ended], spells[ended:]
-    closed, left = closed[np.lexsort((closed[:, 0], closed[:, 1], closed[:, 2]))], left[np.argsort(left[:, 0])]
-    out = np.column_stack([gross[0], cost[0], books.net[0], turnover[0]])
-    stretches = _Later(lambda: run_targets(panel, [Target(p.row, p.ranking.columns) for p in picks()], fill, accounting, terms, first).stretches)
-    return picks, Run(first, out, np.zeros(len(out)), stretches, np.concatenate([closed, left]), int(still), books.invested[0])
+    return picks, FastRun(panel, first, books, lambda: [Target(p.row, p.ranking.columns) for p in picks()], (fill, accounting, terms))
 
 # %% ../nbs/components/6035_fast_backtest.ipynb #a845183a
 def fast_backtest(
