@@ -49,7 +49,7 @@ class Candidates:
     rows: np.ndarray  # Of the panel, from the 20th session on
     offsets: np.ndarray  # (rows + 1): where each row's names begin
     columns: np.ndarray
-    stats: np.ndarray  # (names, 8): week, RSI, vol20, vol20 / vol60, drawdown, volume ratio, close, dollar volume
+    stats: np.ndarray  # (8, names): week, RSI, vol20, vol20 / vol60, drawdown, volume ratio, close, dollar volume
     legacy: bool
 
 
@@ -92,10 +92,10 @@ def find_candidates(panel: Panel, settings: Sequence[StrategySettings], universe
 
     rows, legacy = decision_rows(panel, settings[0].holding_sessions, phase, first), universe == "legacy_mean"
     if not len(rows):
-        return Candidates(rows, np.zeros(1, dtype=int), np.empty(0, dtype=int), np.empty((0, 8)), legacy)
+        return Candidates(rows, np.zeros(1, dtype=int), np.empty(0, dtype=int), np.empty((8, 0)), legacy)
     counts, columns, stats = _scan(panel, settings, universe, rows, 8)
     total = int(counts.sum())
-    offsets, one, many = np.zeros(len(rows) + 1, dtype=np.int64), np.empty(total, dtype=np.int32), np.empty((total, 8))
+    offsets, one, many = np.zeros(len(rows) + 1, dtype=np.int64), np.empty(total, dtype=np.int32), np.empty((8, total))
     k.sort_candidates(counts, columns, stats, offsets, one, many)
     return Candidates(rows, offsets, one, many, legacy)
 
@@ -114,8 +114,9 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
     shape = (len(settings), len(found.rows))
     picks, held = np.zeros((*shape, max(s.positions for s in settings)), dtype=np.int32), np.zeros(shape, dtype=np.int64)
     strict, eligible = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+    codes = np.empty(len(found.columns), dtype=np.uint8)
     for n, s in enumerate(settings):
-        k.choose(found.offsets, found.columns, found.stats, _wanted(s), found.legacy, picks[n], held[n], strict[n], eligible[n])
+        k.choose(found.offsets, found.columns, found.stats, _wanted(s), found.legacy, codes, picks[n], held[n], strict[n], eligible[n])
     return Chosen(picks, held, strict, eligible)
 
 

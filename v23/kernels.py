@@ -227,34 +227,40 @@ def sort_candidates(counts, columns, stats, offsets, sorted_columns, sorted_stat
         for i in order:
             t, j = where[i]
             sorted_columns[at] = columns[t, k, j]
-            sorted_stats[at] = stats[t, k, j]
+            for what in range(8):
+                sorted_stats[what, at] = stats[t, k, j, what]
             at += 1
     offsets[rows] = at
 
 
 @compiled
-def choose(offsets, columns, stats, wanted, legacy, picks, held, strict, eligible):
+def _codes(stats, wanted, legacy, codes):
+    "1 for the strict rule plus 2 for the relaxed one, of every candidate; without branches, many at a time."
+    for i in range(len(codes)):
+        inside = (stats[4, i] >= wanted[5]) & (stats[4, i] <= wanted[6]) & (legacy | ((stats[6, i] > wanted[10]) & (stats[7, i] > wanted[11])))
+        strict = inside & (stats[3, i] > wanted[2]) & (stats[2, i] > wanted[3]) & (stats[1, i] < wanted[4]) & (stats[5, i] > wanted[7])
+        loose = inside & (stats[1, i] < wanted[8]) & (stats[2, i] > wanted[9])
+        codes[i] = np.uint8(strict) | (np.uint8(loose) << np.uint8(1))
+
+
+@compiled
+def choose(offsets, columns, stats, wanted, legacy, codes, picks, held, strict, eligible):
     "The columns (rows, positions) a configuration holds after each decision, how many, by which rule, out of how many."
     most, fewest = int(wanted[0]), int(wanted[1])
-    passed, loose = np.empty(most, np.int64), np.empty(most, np.int64)
+    _codes(stats, wanted, legacy, codes)
     for k in range(len(offsets) - 1):
-        n_strict, n_loose = 0, 0
+        n_strict = n_loose = 0
         for i in range(offsets[k], offsets[k + 1]):
-            s = stats[i]
-            code = _passes(wanted, legacy, s[1], s[2], s[3], s[4], s[5], s[6], s[7])
-            if code & 1:
-                if n_strict < most:
-                    passed[n_strict] = columns[i]
-                n_strict += 1
-            if code & 2:
-                if n_loose < most:
-                    loose[n_loose] = columns[i]
-                n_loose += 1
+            n_strict += codes[i] & 1
+            n_loose += codes[i] >> 1
         strict[k] = n_strict >= most
         eligible[k] = n_strict if strict[k] else n_loose
         held[k] = min(most, eligible[k]) if eligible[k] >= fewest else 0
-        for i in range(held[k]):
-            picks[k, i] = passed[i] if strict[k] else loose[i]
+        bit, n, i = 1 if strict[k] else 2, 0, offsets[k]
+        while n < held[k]:
+            picks[k, n] = columns[i]
+            n += 1 if codes[i] & bit else 0
+            i += 1
 
 # %% ../nbs/components/603_kernels.ipynb #ce648546
 @compiled
@@ -327,90 +333,88 @@ def _used(columns, held, slot, used):
 
 # %% ../nbs/components/603_kernels.ipynb #6d338c99
 @compiled
-def _advance(values, cash, n, slots, growth, closes, to_open, constant, rate, opened_now, night, charge, net, invested, gross, total):
-    "Earn over a stretch; (cash, the night's growth up to the open). Writes `closes` days of net, gross and invested."
-    start = cash
-    for j in range(n):
-        start += values[j]
-    marks = closes + (1 if to_open else 0)
-    interest = 1.0
+def _advance(b, columns, values, cash, n, slot, growth, closes, to_open, constant, rate, opened_now, night, charge, net, invested, gross, at, total):
+    "Earn over a stretch of sessions; net, invested and, when kept, gross from day `at` on."
+    start, marks, interest = cash[b], closes + (1 if to_open else 0), 1.0
     for d in range(marks):
         total[d] = 0.0
-    for j in range(n):
-        v, row = values[j], growth[slots[j]]
+    for j in range(n[b]):
+        v, u = values[b, j], slot[columns[b, j]]
+        start += v
         for d in range(marks):
-            total[d] += v * row[d]
-    before = start
-    idle = cash / start
-    share = 1.0
+            total[d] += v * growth[u, d]
+    before, idle, share = start, cash[b] / start, 1.0
     for d in range(marks):
         paid = 0.0 if d == 0 and opened_now else rate
         interest *= 1.0 + paid
-        total[d] = before * (1.0 + total[d] / start + idle * paid) if constant else total[d] + cash * interest
+        total[d] = before * (1.0 + total[d] / start + idle * paid) if constant else total[d] + cash[b] * interest
+        earned = total[d] / before
         if d < closes:
-            earned = total[d] / before
-            gross[d] = night * earned - 1.0 if d == 0 else earned - 1.0
-            net[d] = gross[d] - charge if d == 0 else gross[d]
+            earned = night[b] * earned if d == 0 else earned
+            net[b, at + d] = earned - 1.0 - charge[b] if d == 0 else earned - 1.0
             if d == 0:
-                share = (1.0 + net[d]) / (1.0 + gross[d])
-            invested[d] = 1.0 - (idle if constant else cash * interest / total[d])
-        elif closes == 0:
-            night *= total[d] / before
+                share = (1.0 + net[b, at]) / earned
+            invested[b, at + d] = 1.0 - (idle if constant else cash[b] * interest / total[d])
+            if gross.shape[1] > 1:
+                gross[b, at + d] = earned - 1.0
         else:
-            night = total[d] / before
+            night[b] = night[b] * earned if closes == 0 else earned
         before = total[d]
     if closes > 0 and not to_open:
-        night = 1.0
-    last = marks - 1
-    for j in range(n):
-        values[j] *= share * (before / start if constant else growth[slots[j], last])
-    return cash * share * (before / start if constant else interest), night
+        night[b] = 1.0
+    if marks:
+        grown = before / start
+        for j in range(n[b]):
+            values[b, j] *= share * (grown if constant else growth[slot[columns[b, j]], marks - 1])
+        cash[b] *= share * (grown if constant else interest)
 
 # %% ../nbs/components/603_kernels.ipynb #16c2f3e6
 @compiled
-def _trade(row, wanted, n_wanted, price, here, fill_price, columns, values, n, cash, since, paid, place, bps, per_share, spells, n_spells, tally, next_columns, next_values, next_since, next_paid):
-    "(held, cash, turnover, charge, spells so far); the book is in the `next_` arrays."
-    start = cash
-    for j in range(n):
-        start += values[j]
-        place[columns[j]] = j
-    possible = 0
-    for i in range(n_wanted):
-        if place[wanted[i]] >= 0 or here[wanted[i]] == here[wanted[i]]:
+def _trade(b, k, row, picks, held, price, close, fill_price, columns, values, n, cash, since, paid, place, bps, per_share, spells, n_spells, tally, c2, v2, s2, p2):
+    "(turnover, charge) of bringing book `b` to the picks of decision `k`."
+    start, possible, turnover, shares, m = cash[b], 0, 0.0, 0.0, 0
+    for j in range(n[b]):
+        start += values[b, j]
+        place[columns[b, j]] = j
+    for i in range(held[b, k]):
+        c = picks[b, k, i]
+        if place[c] >= 0 or close[row, c] == close[row, c]:
             possible += 1
     goal = start / possible if possible else 0.0
-    turnover, shares, m = 0.0, 0.0, 0
-    for i in range(n_wanted):
-        c = wanted[i]
+    for i in range(held[b, k]):
+        c = picks[b, k, i]
         j = place[c]
-        if j < 0 and here[c] != here[c]:
-            continue
-        if j < 0:
-            price[c] = fill_price[c]
-        moved = abs(goal - (values[j] if j >= 0 else 0.0)) / start
-        turnover, shares = turnover + moved, shares + moved / price[c]
-        next_columns[m], next_values[m] = c, goal
-        next_since[m], next_paid[m] = (since[j], paid[j]) if j >= 0 else (row, price[c])
-        m += 1
         if j >= 0:
-            place[c] = -2
-    for j in range(n):
-        c = columns[j]
+            moved, s2[m], p2[m], place[c] = abs(goal - values[b, j]), since[b, j], paid[b, j], -2
+        elif close[row, c] == close[row, c]:
+            price[c] = fill_price[row, c]
+            moved, s2[m], p2[m] = goal, row, price[c]
+        else:
+            continue
+        c2[m], v2[m] = c, goal
+        turnover, shares, m = turnover + moved, shares + (moved / price[c] if per_share > 0.0 else 0.0), m + 1
+    for j in range(n[b]):
+        c = columns[b, j]
         if place[c] != -2:
-            turnover, shares = turnover + values[j] / start, shares + values[j] / start / price[c]
-            n_spells = _note(c, since[j], row, paid[j], price[c], bps, per_share, spells, n_spells, tally)
+            turnover, shares = turnover + values[b, j], shares + (values[b, j] / price[c] if per_share > 0.0 else 0.0)
+            _note(b, c, since[b, j], row, paid[b, j], price[c], bps[b], per_share, spells, n_spells, tally)
         place[c] = -1
-    return m, start - goal * possible if possible else start, turnover, turnover * bps / 1e4 + shares * per_share, n_spells
+    for j in range(m):
+        columns[b, j], values[b, j], since[b, j], paid[b, j] = c2[j], v2[j], s2[j], p2[j]
+    n[b], cash[b] = m, start - goal * possible if possible else start
+    turnover, shares = turnover / start, shares / start
+    return turnover, turnover * bps[b] / 1e4 + shares * per_share
 
 
 @compiled
-def _note(column, since, row, paid, got, bps, per_share, spells, n, tally):
-    "Count a spell, and write it down when there is room."
-    if n < len(spells):
+def _note(b, column, since, row, paid, got, bps, per_share, spells, n_spells, tally):
+    "Count a spell; write it down when it is the first book's and there is room."
+    n = n_spells[b]
+    if b == 0 and n < len(spells):
         spells[n, 0], spells[n, 1], spells[n, 2], spells[n, 3], spells[n, 4] = column, since, row, paid, got
-    tally[2] += 1
-    tally[3] += got / paid * (1.0 - bps / 1e4 - per_share / paid) * (1.0 - bps / 1e4 - per_share / got) - 1.0 > 0.0
-    return n + 1
+    n_spells[b] = n + 1
+    tally[b, 2] += 1
+    tally[b, 3] += got / paid * (1.0 - bps / 1e4 - per_share / paid) * (1.0 - bps / 1e4 - per_share / got) - 1.0 > 0.0
 
 # %% ../nbs/components/603_kernels.ipynb #95c8c5e3
 @compiled
@@ -421,61 +425,52 @@ def simulate(close, opened, rows, lag, at_open, constant, rate, gone, factor, fi
     the first book, the open ones last; and tally (books, 4): turnover, cost, spells, won. Returns the number of spells.
     """
     length, names, (books, decided, most) = len(close), close.shape[1], picks.shape
-    detail = gross.shape[1] > 1
     columns, values, cash, n = np.zeros((books, most), np.int64), np.zeros((books, most)), np.ones(books), np.zeros(books, np.int64)
     since, paid, night, charge = np.zeros((books, most), np.int64), np.zeros((books, most)), np.ones(books), np.zeros(books)
     c2, v2, s2, p2 = np.zeros(most, np.int64), np.zeros(most), np.zeros(most, np.int64), np.zeros(most)
     price, lost, place, slot = np.zeros(names), np.zeros(names, np.bool_), np.full(names, -1), np.full(names, -1)
-    used, slots = np.empty(min(names, books * most), np.int64), np.empty(most, np.int64)
+    used, n_spells, row = np.empty(min(names, books * most), np.int64), np.zeros(books, np.int64), first
     longest = max(rows[0] + lag - first, length - rows[-1]) + 1 if decided else length
     for k in range(1, decided):
         longest = max(longest, rows[k] - rows[k - 1] + 1)
-    growth, total, scratch = np.empty((len(used), longest + 1)), np.empty(longest + 1), np.empty(longest + 1)
-    n_spells, row = np.zeros(books, np.int64), first
+    growth, total, fill_price = np.empty((len(used), longest + 1)), np.empty(longest + 1), opened if at_open else close
     for k in range(decided + 1):
-        fill = rows[k] + lag if k < decided else length
+        fill = min(rows[k] + lag, length) if k < decided else length
         done = fill >= length
-        fill = min(fill, length)
         to_open = at_open and not done
         closes = (fill if not at_open and not done else fill - 1) - row
         count = _used(columns, n, slot, used)
         _follow(close, opened, used, count, price, lost, gone, factor, row, closes, to_open, constant, growth)
         for b in range(books):
-            for j in range(n[b]):
-                slots[j] = slot[columns[b, j]]
-            day = gross[b, row + 1 - first :] if detail else scratch
-            cash[b], night[b] = _advance(values[b], cash[b], n[b], slots, growth, closes, to_open, constant, rate, at_open and k > 0, night[b], charge[b], net[b, row + 1 - first :], invested[b, row + 1 - first :], day, total)
+            _advance(b, columns, values, cash, n, slot, growth, closes, to_open, constant, rate, at_open and k > 0, night, charge, net, invested, gross, row + 1 - first, total)
         for u in range(count):
             slot[used[u]] = -1
         row += closes
         if done:
             break
         for b in range(books):
-            m, left, moved, fee, n_spells[b] = _trade(fill, picks[b, k], held[b, k], price, close[fill], opened[fill] if at_open else close[fill], columns[b], values[b], n[b], cash[b], since[b], paid[b], place, bps[b], per_share, spells if b == 0 else spells[:0], n_spells[b], tally[b], c2, v2, s2, p2)
-            columns[b, :m], values[b, :m], since[b, :m], paid[b, :m], n[b], cash[b] = c2[:m], v2[:m], s2[:m], p2[:m], m, left
+            moved, fee = _trade(b, k, fill, picks, held, price, close, fill_price, columns, values, n, cash, since, paid, place, bps, per_share, spells, n_spells, tally, c2, v2, s2, p2)
             tally[b, 0], tally[b, 1], charge[b] = tally[b, 0] + moved, tally[b, 1] + fee, fee
-            if detail:
+            if gross.shape[1] > 1:
                 cost[b, fill - first], turnover[b, fill - first] = fee, moved
             if not at_open:
-                charge[b] = _settle(values[b], m, cash, b, fee, net[b], invested[b], fill - first)
+                _settle(b, values, n, cash, charge, net, invested, fill - first)
     for b in range(books):
         for j in range(n[b]):
-            n_spells[b] = _note(columns[b, j], since[b, j], length - 1, paid[b, j], price[columns[b, j]], bps[b], per_share, spells if b == 0 else spells[:0], n_spells[b], tally[b])
+            _note(b, columns[b, j], since[b, j], length - 1, paid[b, j], price[columns[b, j]], bps[b], per_share, spells, n_spells, tally)
     return n_spells[0], n[0]
 
 
 @compiled
-def _settle(values, n, cash, b, fee, net, invested, day):
-    "Pay for a fill at a close; the charge that is left, which is none."
-    share = (1.0 + net[day] - fee) / (1.0 + net[day])
-    net[day] -= fee
-    total = 0.0
-    for j in range(n):
-        values[j] *= share
-        total += values[j]
+def _settle(b, values, n, cash, charge, net, invested, day):
+    "Pay for a fill at a close."
+    share, total = (1.0 + net[b, day] - charge[b]) / (1.0 + net[b, day]), 0.0
+    net[b, day] -= charge[b]
+    for j in range(n[b]):
+        values[b, j] *= share
+        total += values[b, j]
     cash[b] *= share
-    invested[day] = 1.0 - cash[b] / (total + cash[b])
-    return 0.0
+    invested[b, day], charge[b] = 1.0 - cash[b] / (total + cash[b]), 0.0
 
 # %% ../nbs/components/603_kernels.ipynb #113e6c82
 @compiled

@@ -40,6 +40,8 @@ def parameters_of(
         return all_parameters(factory, given)
     full = all_parameters(StrategySettings, given)
     for f in fields(StrategySettings):
+        if f.name not in given:
+            continue
         value, default = full[f.name], f.default
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or (whole and value != int(value)):
@@ -229,7 +231,9 @@ class Evaluator:
     def trial(self, job: Job, figures: Mapping[str, Any], net: np.ndarray) -> Trial:
         "The record of a job that was run."
         plain = {k: None if v is None or not math.isfinite(v) else (int(v) if k == "trades" else float(v)) for k, v in figures.items()}
-        return Trial(self.name, job.parameters, self.arguments(job.phase, job.terms), self.digest, *self.span, plain, self.study, self.code, net if self.keep else None)
+        trial = Trial(self.name, job.parameters, self.arguments(job.phase, job.terms), self.digest, *self.span, plain, self.study, self.code, net if self.keep else None)
+        trial.__dict__["key"] = job.key  # It is what it was asked as
+        return trial
 
     def chunks(self, jobs: Sequence[Job]) -> list[list[Job]]:
         "Jobs in portions that share work; every portion can be evaluated anywhere."
