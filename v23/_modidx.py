@@ -901,6 +901,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'v23.fast_backtest.fast_backtest': ( 'components/fast_backtest.html#fast_backtest',
                                                                         'v23/fast_backtest.py'),
                                    'v23.fast_backtest.fast_run': ('components/fast_backtest.html#fast_run', 'v23/fast_backtest.py'),
+                                   'v23.fast_backtest.figures_of': ('components/fast_backtest.html#figures_of', 'v23/fast_backtest.py'),
                                    'v23.fast_backtest.find_candidates': ( 'components/fast_backtest.html#find_candidates',
                                                                           'v23/fast_backtest.py'),
                                    'v23.fast_backtest.run_books': ('components/fast_backtest.html#run_books', 'v23/fast_backtest.py'),
