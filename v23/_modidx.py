@@ -476,6 +476,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                          'v23.cli.data_check': ('components/cli.html#data_check', 'v23/cli.py'),
                          'v23.cli.data_import': ('components/cli.html#data_import', 'v23/cli.py'),
                          'v23.cli.data_info': ('components/cli.html#data_info', 'v23/cli.py'),
+                         'v23.cli.desk_backtest': ('components/cli.html#desk_backtest', 'v23/cli.py'),
                          'v23.cli.job': ('components/cli.html#job', 'v23/cli.py'),
                          'v23.cli.ledger_backup': ('components/cli.html#ledger_backup', 'v23/cli.py'),
                          'v23.cli.ledger_export': ('components/cli.html#ledger_export', 'v23/cli.py'),
