@@ -6,7 +6,7 @@
 __all__ = ['DESK_FILLS', 'DeskAssumptions', 'DeskResult', 'desk_backtest', 'beside']
 
 # %% ../nbs/components/602_desk_mode.ipynb #fc3e0ae9
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -124,7 +124,8 @@ class _Breakers:
         self.latches: tuple[Latch, ...] = ()
         self.lifted: dict[str, Lifted] = {}
         self.points: list[EquityPoint] = []
-        self.peak, self.reentry, self.counts = assume.capital, False, {}
+        self.peak, self.reentry = assume.capital, False
+        self.counts: dict[str, int] = {}  # Sessions a manual latch has stood
 
     def reading(self, session: date, now: datetime, equity: float, losses: int) -> LossReading:
         "The account as the breakers see it."
@@ -207,14 +208,29 @@ class DeskResult(Shown):
         return figure
 
 # %% ../nbs/components/602_desk_mode.ipynb #c3514fb7
-class _Desk:
+class _Notes:
+    "What a desk decided, line by line."
+
+    def __init__(self) -> None:
+        self.orders: list[dict[str, Any]] = []
+        self.sizing: list[dict[str, Any]] = []
+
+    def note(self, session: date, as_of: date, decided: Rebalance, view: DeskView) -> None:
+        "Write down what was decided and why."
+        m = view.multipliers
+        self.sizing.append({"session": session, "as_of": as_of, "kelly": view.kelly, **{p.name: p.value for p in m.parts}, "product": m.product, "budget": decided.sizing.budget, "gross": decided.sizing.gross, "names": len(decided.sizing.names)})
+        for plan, decision in decided.items:
+            i, denied = plan.intent, next((c.name for c in decision.checks if c.binding and not c.passed), plan.refused)
+            self.orders.append({"session": session, "symbol": i.symbol, "side": i.side.value, "purpose": i.purpose.value, "quantity": int(i.quantity), "price": i.reference_price, "order_type": plan.order_type.value, "refused": denied})
+
+# %% ../nbs/components/602_desk_mode.ipynb #6d30b9c5
+class _Desk(_Notes):
     "A desk going through a panel."
 
     def __init__(self, panel: Panel, strategy: Strategy, settings: Settings, assume: DeskAssumptions):
+        super().__init__()
         self.panel, self.strategy, self.settings, self.assume = panel, strategy, settings, assume
         self.book, self.breakers = _DeskBook(assume.capital, assume), _Breakers(settings, assume)
-        self.orders: list[dict[str, Any]] = []
-        self.sizing: list[dict[str, Any]] = []
         self.gone = last_bars(panel) if assume.delisting_return else None
         self.rate = (1 + assume.cash_rate) ** (1 / 252) - 1
 
@@ -286,13 +302,7 @@ class _Desk:
 
 # %% ../nbs/components/602_desk_mode.ipynb #4b40c1ec
 class _RunningDesk(_Desk):
-    def note(self, session: date, as_of: date, decided: Rebalance, view: DeskView) -> None:
-        "Write down what was decided and why."
-        m = view.multipliers
-        self.sizing.append({"session": session, "as_of": as_of, "kelly": view.kelly, **{p.name: p.value for p in m.parts}, "product": m.product, "budget": decided.sizing.budget, "gross": decided.sizing.gross, "names": len(decided.sizing.names)})
-        for plan, decision in decided.items:
-            i, denied = plan.intent, next((c.name for c in decision.checks if c.binding and not c.passed), plan.refused)
-            self.orders.append({"session": session, "symbol": i.symbol, "side": i.side.value, "purpose": i.purpose.value, "quantity": int(i.quantity), "price": i.reference_price, "order_type": plan.order_type.value, "refused": denied})
+    "A desk with its emergencies and its days."
 
     def flatten(self, row: int) -> None:
         "Sell everything."

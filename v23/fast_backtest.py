@@ -64,8 +64,9 @@ def _threads() -> int:
 
 def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Counts (tiles, rows), columns (tiles, rows, room) and stats (tiles, rows, room, width)."
-    from v23 import kernels as k
+    from v23 import kernels
 
+    k: Any = kernels
     names, tiles, legacy = len(panel.symbols), -(-len(panel.symbols) // k.TILE), universe == "legacy_mean"
     allowed = engine._legacy_universe(panel, settings[0]) if legacy else np.ones(names, dtype=bool)
     bars, limits, wanted = [np.ascontiguousarray(m) for m in (panel.close, panel.high, panel.volume)], _limits(settings), _wanted(settings[0])
@@ -88,8 +89,9 @@ def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, row
 
 def find_candidates(panel: Panel, settings: Sequence[StrategySettings], universe: str, phase: int, first: int = 0) -> Candidates:
     "Candidates of several configurations that rebalance on the same days."
-    from v23 import kernels as k
+    from v23 import kernels
 
+    k: Any = kernels
     rows, legacy = decision_rows(panel, settings[0].holding_sessions, phase, first), universe == "legacy_mean"
     if not len(rows):
         return Candidates(rows, np.zeros(1, dtype=int), np.empty(0, dtype=int), np.empty((8, 0)), legacy)
@@ -109,8 +111,9 @@ def _wanted(s: StrategySettings) -> np.ndarray:
 
 def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
     "The picks of several configurations among the same candidates."
-    from v23 import kernels as k
+    from v23 import kernels
 
+    k: Any = kernels
     shape = (len(settings), len(found.rows))
     picks, held = np.zeros((*shape, max(s.positions for s in settings)), dtype=np.int32), np.zeros(shape, dtype=np.int64)
     strict, eligible = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
@@ -122,8 +125,9 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
 
 def choose_one(panel: Panel, settings: StrategySettings, universe: str, rows: np.ndarray) -> Chosen:
     "The picks of one configuration."
-    from v23 import kernels as k
+    from v23 import kernels
 
+    k: Any = kernels
     picks, held = np.zeros((1, len(rows), settings.positions), dtype=np.int32), np.zeros((1, len(rows)), dtype=np.int64)
     strict, eligible = np.zeros((1, len(rows)), dtype=bool), np.zeros((1, len(rows)), dtype=np.int64)
     if len(rows):
@@ -133,8 +137,9 @@ def choose_one(panel: Panel, settings: StrategySettings, universe: str, rows: np
 
 def run_books(panel: Panel, rows: np.ndarray, chosen: Chosen, fill: str, accounting: str, terms: Terms, cost_bps: Sequence[float], first: int, detail: bool = False) -> Books:
     "Trade the picks of several configurations; the terms' capacity is not asked for here."
-    from v23 import kernels as k
+    from v23 import kernels
 
+    k: Any = kernels
     n, length = len(chosen.held), len(panel.sessions) - first
     net, invested, tally, figures = np.zeros((n, length)), np.zeros((n, length)), np.zeros((n, 4)), np.empty((n, 10))
     gross, cost, turnover = (np.zeros((n, length) if detail else (n, 1)) for _ in range(3))
@@ -208,7 +213,7 @@ def fast_backtest(
     able = type(strategy) is V21 and not arguments.get("tranches") and (terms is None or terms.capacity is None)
     if not (use_kernels(kernel) and able):
         return backtest_strategy(panel, strategy, terms, **arguments)
-    given = {"fill": "next_open", "accounting": "drift", "universe": "pit", "phase": 0} | {k: v for k, v in arguments.items() if k not in ("start", "end", "tranches")}
+    given: dict[str, Any] = {"fill": "next_open", "accounting": "drift", "universe": "pit", "phase": 0} | {k: v for k, v in arguments.items() if k not in ("start", "end", "tranches")}
     for name, allowed in (("fill", engine.FILLS), ("accounting", engine.ACCOUNTINGS), ("universe", engine.UNIVERSES)):
         engine._check(name, given[name], allowed)
     if not 0 <= given["phase"] < strategy.settings.holding_sessions:

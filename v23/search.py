@@ -10,7 +10,7 @@ __all__ = ['Configuration', 'CHUNK', 'parameters_of', 'make_strategy', 'Search',
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any, Protocol
 

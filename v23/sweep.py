@@ -269,7 +269,7 @@ def write_sweep(sweep: Sweep, folder: Path | str, by: str = "sharpe") -> list[Pa
     written = [_write(Path(folder) / "sweep.csv", lambda p: sweep.frame.to_csv(p, index=False, float_format="%.17g"))]
     figures = {"parallel.png": sweep.plot_parallel(by)}
     if len(sweep.names) > 1:
-        figures["plateau.png"] = sweep.plot_plateau(*sweep.names[:2], by)
+        figures["plateau.png"] = sweep.plot_plateau(sweep.names[0], sweep.names[1], by)
     for name, figure in figures.items():
         written.append(_write(Path(folder) / name, lambda p, f=figure: f.savefig(p, dpi=120)))  # type: ignore[misc]
         plt.close(figure)
