@@ -224,8 +224,8 @@ class _Notes:
             self.orders.append({"session": session, "symbol": i.symbol, "side": i.side.value, "purpose": i.purpose.value, "quantity": int(i.quantity), "price": i.reference_price, "order_type": plan.order_type.value, "refused": denied})
 
 # %% ../nbs/components/602_desk_mode.ipynb #6d30b9c5
-class _Desk(_Notes):
-    "A desk going through a panel."
+class _Eyes(_Notes):
+    "A desk and what it sees of a panel."
 
     def __init__(self, panel: Panel, strategy: Strategy, settings: Settings, assume: DeskAssumptions):
         super().__init__()
@@ -265,6 +265,10 @@ class _Desk(_Notes):
         reduced = "drawdown_reduce" in {x.name for x in b.latches}
         drawdown = min(0.0, equity / max(b.peak, equity) - 1) if equity > 0 else drawdown_of(b.points, equity)
         return combined_multipliers(drawdown, *vix, unit_volatility(b.points[-64:]), self.settings.risk, self.settings.sizing, b.reentry, reduced)
+
+# %% ../nbs/components/602_desk_mode.ipynb #2a61783d
+class _Desk(_Eyes):
+    "A desk that decides and trades."
 
     def rebalance(self, row: int, kelly: float) -> None:
         "Decide on the signals of the close before, and fill what may be sent."

@@ -93,7 +93,7 @@ class Grid:
         "All of them, once."
         return [] if done else [dict(zip(self.space, c, strict=True)) for c in itertools.product(*self.space.values())]
 
-
+# %% ../nbs/components/6042_search.ipynb #e172afce
 class RandomSample:
     "So many configurations drawn from lists of values and from ranges (low, high); the same seed draws the same."
 
@@ -180,7 +180,7 @@ class Conditions:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; one of {', '.join(allowed)} is expected")
 
-
+# %% ../nbs/components/6042_search.ipynb #3a621f35
 @dataclass(frozen=True)
 class Job:
     "One configuration, ready to be run."
@@ -190,12 +190,12 @@ class Job:
     terms: Terms
     key: str
 
-
+# %% ../nbs/components/6042_search.ipynb #79e73b22
 CHUNK = 64  # Configurations that are evaluated, and recorded, together
 
 
-class Evaluator:
-    "Evaluates configurations of one strategy on one panel; goes to other processes without what it has computed."
+class _Jobs:
+    "What is evaluated on which bars, and how it is recorded."
 
     def __init__(self, panel: Panel, factory: Callable[..., Any], how: Conditions, kernel: str = "auto", study: str = "", keep_returns: bool = True):
         self.how, self.factory, self.study, self.keep = how, factory, study, keep_returns
@@ -234,6 +234,10 @@ class Evaluator:
         trial = Trial(self.name, job.parameters, self.arguments(job.phase, job.terms), self.digest, *self.span, plain, self.study, self.code, net if self.keep else None)
         trial.__dict__["key"] = job.key  # It is what it was asked as
         return trial
+
+# %% ../nbs/components/6042_search.ipynb #3d6a7287
+class Evaluator(_Jobs):
+    "Evaluates configurations of one strategy on one panel; goes to other processes without what it has computed."
 
     def chunks(self, jobs: Sequence[Job]) -> list[list[Job]]:
         "Jobs in portions that share work; every portion can be evaluated anywhere."

@@ -147,8 +147,8 @@ class _Marks:
         return growth
 
 # %% ../nbs/components/6034_shared_work.ipynb #a67b56ac
-class _ManyBooks:
-    "Dollars per place and in cash of several configurations, starting from one dollar."
+class _Earning:
+    "Dollars per place and in cash, and how they earn."
 
     def __init__(self, panel: Panel, terms: Terms, constant: bool, bps: np.ndarray, places: int, first: int):
         books, names, length = len(bps), len(panel.symbols), len(panel.sessions) - first
@@ -185,6 +185,10 @@ class _ManyBooks:
             grown = share * (before / start)
             self.values = self.values * (grown if self.constant else share * growth[-1][self.columns])
             self.cash = self.cash * (grown if self.constant else share * interest)
+
+# %% ../nbs/components/6034_shared_work.ipynb #b71350b7
+class _ManyBooks(_Earning):
+    "Dollars per place and in cash of several configurations, starting from one dollar."
 
     def trade(self, picks: np.ndarray, held: np.ndarray, row: int, at_open: bool) -> None:
         "To equal weights of picks (places, books), of which the first `held` count."

@@ -229,7 +229,7 @@ class Trials:
         spread = f"Sharpe {self.sharpes.min() * WITHIN:.2f} to {self.sharpes.max() * WITHIN:.2f}" if len(self.sharpes) else "no Sharpe ratio"
         return f"{self.n} trials of {names}: {spread}; {self.n_configurations} configurations, {len({t.panel for t in self.trials})} panels"
 
-
+# %% ../nbs/components/604_trials.ipynb #49e0d5a1
 def _flat(trial: Trial) -> dict[str, Any]:
     return {**trial.arguments, **trial.parameters}
 

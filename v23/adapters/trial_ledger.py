@@ -56,7 +56,7 @@ def _trial_of(body: dict[str, Any]) -> Trial:
     kept = Kept(**body["kept"]) if body["kept"] else None
     return Trial(**plain, first=date.fromisoformat(body["first"]), last=date.fromisoformat(body["last"]), kept=kept)
 
-
+# %% ../../nbs/components/790_trial_ledger.ipynb #6a0a9e33
 class _Follower:
     "What a ledger file holds, as far as it was read."
 
@@ -123,7 +123,7 @@ class _Follower:
         "All of them."
         return Trials(list(self.found.values()), dict(self.sessions), self.load)
 
-
+# %% ../../nbs/components/790_trial_ledger.ipynb #e0b4faf1
 def read_trials(path: Path | str) -> Trials:
     "The trials of a ledger file, without a lock; none when there is no file. Raises StateError naming the line that was touched."
     follower = _Follower(Path(path))
@@ -196,7 +196,7 @@ class TrialLedger(_Follower):
             os.fdatasync(f.fileno())
         return stored
 
-
+# %% ../../nbs/components/790_trial_ledger.ipynb #3e92f97c
 def _write_all(f: Any, data: bytes) -> None:
     view = memoryview(data)
     while view:
