@@ -291,7 +291,7 @@ def parameter_plateau(
     **arguments: Any,
 ) -> Section:
     "The Sharpe ratio one step away in each parameter; raises InputError for a parameter the factory does not have."
-    all_parameters(factory, {**centre, **{name: None for name in steps}})
+    all_parameters(factory, {**centre, **dict.fromkeys(steps)})
     asked = [("", None)] + [(name, value) for name, values in steps.items() for value in values if value != centre.get(name)]
     rows, trials = [], []
     for n, (name, value) in enumerate(asked, 1):
