@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from broken_panel import broken_panel
+from slow_backtest import equal_targets, slow_indicators, slow_picks, slow_run
+
 from v23 import v21_signals
-from v23.backtest import ACCOUNTINGS, FILLS, UNIVERSES, all_phases, backtest
+from v23.backtest import ACCOUNTINGS, FILLS, UNIVERSES, Terms, all_phases, backtest
 from v23.errors import InputError
 from v23.market_data import FIELDS
 from v23.settings import StrategySettings
@@ -20,105 +23,25 @@ SETTINGS = StrategySettings()
 
 @pytest.fixture(scope="module")
 def panel():
-    "Two years of eighty names: some never listed to the end, some listed late, some with holes, some idle."
-    whole = synthetic_panel(21, 80, date(2024, 1, 2), date(2025, 12, 31))
-    rng = np.random.default_rng(4)
-    bars = {f: getattr(whole, f).copy() for f in FIELDS}
-    gone = np.zeros(whole.close.shape, dtype=bool)
-    for c in range(0, 30):
-        gone[rng.integers(80, 480) :, c] = True
-    for c in range(30, 40):
-        gone[: rng.integers(20, 200), c] = True
-    gone |= rng.random(gone.shape) < 0.004
-    for f in FIELDS:
-        bars[f][gone] = np.nan
-    bars["volume"][(rng.random(gone.shape) < 0.01) & ~gone] = 0.0
-    for f in ("open", "high", "low", "close"):  # Names that stand still for weeks
-        bars[f][100:160, 45:50] = np.where(np.isnan(bars[f][100:160, 45:50]), np.nan, bars["close"][99, 45:50])
-    return replace(whole, **bars)
+    return broken_panel()
 
 
-def slow_picks(panel, universe: str, phase: int) -> list[tuple]:
-    "Rolling pandas over whole columns, as the conventions are worded."
-    close, high, volume = panel.frame("close"), panel.frame("high"), panel.frame("volume")
-    returns = close / close.shift(1) - 1
-    vol20, vol60 = (returns.rolling(n).std() * 252**0.5 for n in (20, 60))
-    ups, downs = (returns.clip(lower=0).rolling(14).mean(), (-returns.clip(upper=0)).rolling(14).mean())
-    ups, downs = (x.mask(x * 14 < 1e-12, 0.0) for x in (ups, downs))
-    rsi = 100 - 100 / (1 + ups / downs)
-    rsi = rsi.mask((downs == 0) & (ups > 0), 100.0).mask((downs == 0) & (ups == 0), 50.0)
-    if universe == "legacy_mean":
-        rsi = rsi.mask(downs == 0, 0.0)
-        allowed = pd.DataFrame(np.tile(((close * volume).mean() > 1e6).to_numpy(), (len(close), 1)), close.index, close.columns)
-    else:
-        allowed = ((close * volume).rolling(20).mean() > 1e6) & (close > 5)
-    drawdown, busy = close / high.rolling(20).max() - 1, volume / volume.rolling(20).mean()
-    band = (drawdown >= -0.5) & (drawdown <= -0.12) & allowed
-    strict = band & (vol20 / vol60 > 1.2) & (vol20 > 0.30) & (rsi < 35) & (busy > 1.3)
-    relaxed = band & (rsi < 45) & (vol20 > 0.24)
-    week = close / close.shift(5) - 1
-    out = []
-    for row in range(phase, len(close), 5):
-        rule = strict if (strict.iloc[row] & week.iloc[row].notna()).sum() >= 30 else relaxed
-        found = sorted((week.iloc[row][s], s) for s in close.columns if rule.iloc[row][s] and week.iloc[row][s] == week.iloc[row][s])
-        out.append((row, [s for _, s in found[:30]] if len(found) >= 5 else [], rule is strict, len(found)))
-    return out
-
-
-def slow_run(panel, picks, fill: str, accounting: str) -> tuple[np.ndarray, list[tuple]]:
-    "Day by day over dictionaries: weights, last prices, spells."
-    close, opened = panel.frame("close"), panel.frame("open")
-    last, weights, spells, closed, days = {}, {}, {}, [], []
-    due = {row + (fill != "close"): names for row, names, *_ in picks}
-
-    def earn(prices):
-        gain = sum(w * (prices[s] / last[s] - 1) for s, w in weights.items())
-        if accounting == "drift":
-            weights.update({s: w * (prices[s] / last[s]) / (1 + gain) for s, w in weights.items()})
-        return gain
-
-    def trade(row, names, prices, here):
-        names = [s for s in names if s in here or s in weights]
-        turnover = sum(abs((1 / len(names) if s in names else 0) - weights.get(s, 0)) for s in {*names, *weights})
-        for s in sorted(set(weights) - set(names)):
-            closed.append((s, *spells.pop(s), row, prices[s]))
-        for s in names:
-            spells.setdefault(s, (row, prices[s]))
-        weights.clear()
-        weights.update({s: 1 / len(names) for s in names})
-        return turnover
-
-    for row in range(len(close)):
-        here = {s for s, x in close.iloc[row].items() if x == x}
-        end = last | {s: close.iloc[row][s] for s in here}
-        gross = turnover = 0.0
-        if fill == "next_open" and row in due:
-            start = last | {s: opened.iloc[row][s] for s in here}
-            gross = 1 + earn(start)
-            turnover = trade(row, due[row], start, here)
-            last = start
-            gross = gross * (1 + earn(end)) - 1
-        else:
-            gross = earn(end)
-        last = end
-        if fill != "next_open" and row in due:
-            turnover = trade(row, due[row], end, here)
-        days.append((gross, turnover * 1e-3, gross - turnover * 1e-3, turnover))
-    still = [(s, *spells[s], len(close) - 1, last[s]) for s in sorted(spells)]
-    return np.array(days), sorted(closed, key=lambda t: (t[3], t[1], t[0])) + still
+@pytest.fixture(scope="module")
+def slow(panel):
+    return slow_indicators(panel)
 
 
 @pytest.mark.parametrize("universe", UNIVERSES)
 @pytest.mark.parametrize("phase", [0, 3])
-def test_a_second_implementation_agrees(panel, universe, phase):
-    picks = slow_picks(panel, universe, phase)
+def test_a_second_implementation_agrees(panel, slow, universe, phase):
+    picks = slow_picks(panel, slow, SETTINGS, universe, phase)
     for fill in FILLS:
         for accounting in ACCOUNTINGS:
             result = backtest(panel, fill=fill, accounting=accounting, universe=universe, phase=phase)
             theirs = [(panel.sessions[row].isoformat(), n, s, int(strict), count) for row, names, strict, count in picks for n, s in enumerate(names, 1)]
             assert list(result.picks[["date", "rank", "symbol", "strict", "n_valid"]].itertuples(index=False, name=None)) == theirs
-            days, spells = slow_run(panel, picks, fill, accounting)
-            np.testing.assert_allclose(result.daily[["gross", "cost", "net", "turnover"]], days, rtol=0, atol=1e-12, equal_nan=False)
+            days, spells = slow_run(panel, equal_targets(picks), fill, accounting, Terms())
+            np.testing.assert_allclose(result.daily[["gross", "cost", "net", "turnover"]], days[:, :4], rtol=0, atol=1e-12, equal_nan=False)
             dates = [s.isoformat() for s in panel.sessions]
             assert list(result.trades[["symbol", "entry", "exit"]].itertuples(index=False, name=None)) == [(s, dates[a], dates[b]) for s, a, _, b, _ in spells]
             np.testing.assert_allclose(result.trades["gross"], [q / p - 1 for _, _, p, _, q in spells], rtol=0, atol=1e-12, equal_nan=False)
@@ -130,7 +53,7 @@ def test_the_legacy_floor_is_the_mean_of_close_times_volume(panel):
     level = 1e6 * (1 + 1e-4 * (-1) ** np.arange(len(mean)))  # A hair above and below the floor, in turn
     edge = replace(panel, volume=panel.volume / mean * level)
     ours = backtest(edge, universe="legacy_mean").picks
-    theirs = [(edge.sessions[row].isoformat(), s) for row, names, *_ in slow_picks(edge, "legacy_mean", 0) for s in names]
+    theirs = [(edge.sessions[row].isoformat(), s) for row, names, *_ in slow_picks(edge, slow_indicators(edge), SETTINGS, "legacy_mean") for s in names]
     assert list(ours[["date", "symbol"]].itertuples(index=False, name=None)) == theirs
     assert set(ours["symbol"]) <= set(panel.symbols[::2]) and len(ours) > 50
 

@@ -215,9 +215,10 @@ class Run:
     first: int  # Row of the panel
     out: np.ndarray  # (sessions, 4): gross, cost, net, turnover
     unfilled: np.ndarray  # (sessions,): weight that the volume did not allow to trade
-    stretches: list[Stretch]
+    stretches: Sequence[Stretch]
     spells: np.ndarray  # (spells, 5): column, entry row, exit row, entry price, exit price; the open ones last
     still_open: int  # How many
+    invested: np.ndarray | None = None  # (sessions,): fraction of equity at each close, when it is known without the stretches
 
 
 DELISTED_AFTER = 5  # Sessions without a bar at the end of a panel, before a name counts as gone

@@ -50,9 +50,14 @@ class EquityRecord:
         return (self.equity / self.equity.cummax().clip(lower=self.capital) - 1).rename("drawdown")
 
     @cached_property
+    def invested(self) -> pd.Series:
+        "Fraction of equity invested at each close."
+        return (1 - self.cash / self.equity).rename("invested")
+
+    @cached_property
     def exposure(self) -> pd.DataFrame:
         "invested (fraction of equity) and names (how many are held), by session."
-        return pd.DataFrame({"invested": 1 - self.cash / self.equity, "names": self.counts()})
+        return pd.DataFrame({"invested": self.invested, "names": self.counts()})
 
     def counts(self) -> pd.Series:
         "Names held at each close."
@@ -74,7 +79,7 @@ class EquityRecord:
             "trade_win_rate": float(wins.mean()) if len(wins) else None,
             "turnover_per_year": float(self.turnover.sum() / years),
             "cost_per_year": float(self.costs.sum() / years),
-            "mean_exposure": float(self.exposure["invested"].mean()),
+            "mean_exposure": float(self.invested.mean()),
         }
 
     @cached_property
@@ -86,7 +91,7 @@ class EquityRecord:
             told, here = period_metrics(net.to_numpy()), index.year == year
             rows[year] = {
                 "return": told["total_return"], "volatility": float(net.std() * 252**0.5), "sharpe": told["sharpe"], "max_dd": told["max_dd"],
-                "turnover": float(self.turnover[here].sum()), "cost": float(self.costs[here].sum()), "exposure": float(self.exposure["invested"][here].mean()),
+                "turnover": float(self.turnover[here].sum()), "cost": float(self.costs[here].sum()), "exposure": float(self.invested[here].mean()),
             }  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("year")
 
@@ -241,31 +246,45 @@ class Holdings(StrategyResult):
     "A result with what was held."
 
     @cached_property
-    def _held(self) -> tuple[pd.DataFrame, pd.Series]:
-        "Positions and cash."
+    def _dollars(self) -> pd.DataFrame:
         columns = np.unique(np.concatenate([s.columns for _, run in self.parts for s in run.stretches]))
         where = np.full(len(self.panel.symbols), -1)
         where[columns] = np.arange(len(columns))
-        dollars, cash = np.zeros((len(self.index), len(columns))), np.zeros(len(self.index))
+        dollars = np.zeros((len(self.index), len(columns)))
         for _, run in self.parts:
-            part, idle = np.zeros_like(dollars), np.zeros(len(self.index))
+            part = np.zeros_like(dollars)
             for s in run.stretches:  # A fill at a close replaces what that close had
                 rows = slice(s.row - run.first, s.row - run.first + len(s.cash))
-                part[rows], idle[rows] = 0.0, s.cash
+                part[rows] = 0.0
                 part[rows, where[s.columns]] = s.values
-            dollars, cash = dollars + part, cash + idle
-        symbols = [self.panel.symbols[c] for c in columns]
-        return pd.DataFrame(dollars, self.index, symbols), pd.Series(cash, self.index, name="cash")
+            dollars += part
+        return pd.DataFrame(dollars, self.index, [self.panel.symbols[c] for c in columns])
+
+    @cached_property
+    def _idle(self) -> pd.Series:
+        cash = np.zeros(len(self.index))
+        for _, run in self.parts:
+            part = np.zeros(len(self.index))
+            for s in run.stretches:
+                part[s.row - run.first : s.row - run.first + len(s.cash)] = s.cash
+            cash += part
+        return pd.Series(cash, self.index, name="cash")
+
+    @cached_property
+    def invested(self) -> pd.Series:  # type: ignore[override]
+        "Fraction of equity invested at each close."
+        known = self.parts[0][1].invested if len(self.parts) == 1 else None
+        return EquityRecord.invested.func(self) if known is None else pd.Series(known, self.index, name="invested")  # type: ignore[attr-defined]
 
     @property
     def positions(self) -> pd.DataFrame:  # type: ignore[override]
         "Dollars by session and symbol, for names ever held."
-        return self._held[0]
+        return self._dollars
 
     @property
     def cash(self) -> pd.Series:  # type: ignore[override]
         "Dollars not invested, at each close."
-        return self._held[1]
+        return self._idle
 
     @cached_property
     def trades(self) -> pd.DataFrame:  # type: ignore[override]
