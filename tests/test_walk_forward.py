@@ -14,7 +14,7 @@ from v23.errors import InputError
 from v23.example_strategies import LowVolatility, ranked
 from v23.integrity import Verdict
 from v23.synthetic_market import synthetic_panel
-from v23.walk_forward import combinatorial_splits, cross_validate, paths_of, purge, reach, walk_forward, walk_forward_splits
+from v23.walk_forward import Study, combinatorial_splits, cross_validate, paths_of, purge, reach, walk_forward, walk_forward_splits
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +95,15 @@ def test_a_planted_overlap_of_labels_is_removed_by_the_purge(panel):
         for n in range(5):
             factor[row + n :, [5, 9]] *= 1.05
     planted = replace(panel, **{f: getattr(panel, f) * factor for f in ("open", "high", "low", "close")})
-    leaky = opening(walk_forward(planted, Follows, [{}], purged=0, embargo=0))
-    purged = opening(walk_forward(planted, Follows, [{}], embargo=0))
-    both = opening(walk_forward(planted, Follows, [{}]))
+    leaky = opening(walk_forward(Study(planted, Follows, [{}]), purged=0, embargo=0))
+    purged = opening(walk_forward(Study(planted, Follows, [{}]), embargo=0))
+    both = opening(walk_forward(Study(planted, Follows, [{}])))
     assert leaky > 0.12 and abs(purged) < 0.06 and abs(both) < 0.06, (leaky, purged, both)
 
 
 def test_a_learner_is_never_given_a_bar_of_its_test(panel):
     Follows.asked.clear()
-    told = walk_forward(panel, Follows, [{}], folds=4)
+    told = walk_forward(Study(panel, Follows, [{}]), folds=4)
     assert len(Follows.asked) == 4
     for (last, taught, ahead), start in zip(Follows.asked, told.folds["start"], strict=True):
         assert taught < last < start and ahead == reach(5)
@@ -122,7 +122,7 @@ class Lots:
 
 
 def test_luck_does_not_survive_and_the_hindsight_beside_it_shows_what_it_was_worth(panel):
-    told = walk_forward(panel, Lots, {"number": range(15)})
+    told = walk_forward(Study(panel, Lots, {"number": range(15)}))
     f = told.figures
     assert f["hindsight_sharpe"] > f["sharpe"] + 0.3
     assert len(told.trials) == 15 and {t.study for t in told.trials} == {"walk-forward"}
@@ -145,14 +145,14 @@ class Knows:
 
 def test_a_real_difference_is_chosen_in_every_fold_and_on_every_split(panel):
     grid = {"on": (False, True), "future": (panel,)}
-    told = walk_forward(panel, Knows, grid)
+    told = walk_forward(Study(panel, Knows, grid))
     assert set(told.folds["chosen"]) == {"on True"} and told.figures["sharpe"] > 3 and told.section().verdict is Verdict.HOLDS
-    crossed = cross_validate(panel, Knows, grid, groups=6)
+    crossed = cross_validate(Study(panel, Knows, grid), groups=6)
     assert set(crossed.splits["chosen"]) == {"on True"} and crossed.section().verdict is Verdict.HOLDS
 
 
 def test_a_fold_is_a_backtest_that_starts_in_cash_and_ends_sold(panel):
-    told = walk_forward(panel, LowVolatility, [{"positions": 10}], folds=3)
+    told = walk_forward(Study(panel, LowVolatility, [{"positions": 10}]), folds=3)
     first = panel.row(told.folds["start"].iloc[1])
     last = panel.row(told.folds["end"].iloc[1])
     alone = backtest_strategy(panel, LowVolatility(10), start=panel.sessions[first - 1], end=panel.sessions[last], phase=(first - 1) % 21)
@@ -164,7 +164,7 @@ def test_a_fold_is_a_backtest_that_starts_in_cash_and_ends_sold(panel):
 
 def test_progress_is_told(panel):
     seen = []
-    walk_forward(panel, LowVolatility, {"positions": (10, 20)}, folds=3, progress=lambda *step: seen.append(step))
+    walk_forward(Study(panel, LowVolatility, {"positions": (10, 20)}, lambda *step: seen.append(step)), folds=3)
     assert seen == [(1, 2, "candidates"), (2, 2, "candidates"), (1, 3, "folds"), (2, 3, "folds"), (3, 3, "folds")]
 
 
@@ -181,5 +181,5 @@ def test_progress_is_told(panel):
 )
 def test_what_cannot_be_walked_is_refused_in_one_line(panel, grid, more, said):
     with pytest.raises(InputError, match=said) as e:
-        walk_forward(panel, LowVolatility, grid, **more)
+        walk_forward(Study(panel, LowVolatility, grid, **{k: more.pop(k) for k in ("fill",) if k in more}), **more)
     assert "\n" not in str(e.value)

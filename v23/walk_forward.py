@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Progress', 'Split', 'reach', 'purge', 'walk_forward_splits', 'combinatorial_splits', 'paths_of', 'Learner',
-           'Candidate', 'candidates_of', 'inner_scores', 'choose', 'WalkForward', 'walk_forward', 'CrossValidated',
-           'cross_validate']
+           'Candidate', 'candidates_of', 'inner_scores', 'choose', 'Study', 'WalkForward', 'walk_forward',
+           'CrossValidated', 'cross_validate']
 
 # %% ../nbs/components/609_walk_forward.ipynb #79739ec2
 import math
@@ -163,17 +163,25 @@ def choose(scores: np.ndarray) -> tuple[int, float, float]:
 Progress = Callable[[int, int, str], None]
 
 
-class _Study:
-    "Candidates on a panel."
+class Study:
+    "Candidates on a panel, run once; raises InputError for an unknown parameter, an empty grid or what is no strategy."
 
-    def __init__(self, panel: Panel, factory: Callable[..., Strategy], candidates: Sequence[Candidate], arguments: Mapping[str, Any], progress: Progress):
-        self.panel, self.factory, self.candidates, self.arguments, self.progress = panel, factory, candidates, dict(arguments), progress
+    def __init__(
+        self,
+        panel: Panel,
+        factory: Callable[..., Strategy],  # A class or function that makes the strategy
+        grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],  # What is chosen from
+        progress: Progress = lambda done, total, what: None,
+        **arguments: Any,  # Of `backtest_strategy`
+    ):
+        self.panel, self.factory, self.progress, self.arguments = panel, factory, progress, dict(arguments)
+        self.candidates = candidates_of(factory, grid)
         self.terms = self.arguments.pop("terms", None)
         self.trials: list[Trial] = []
-        warm = max(c.strategy.warmup_sessions for c in candidates)
+        warm = max(c.strategy.warmup_sessions for c in self.candidates)
         self.first, self.last = min(warm, len(panel.sessions) - 1), len(panel.sessions) - 1
-        self.holding = max(c.strategy.holding_sessions for c in candidates)
-        self.learns = any(hasattr(c.strategy, "fit") for c in candidates)
+        self.holding = max(c.strategy.holding_sessions for c in self.candidates)
+        self.learns = any(hasattr(c.strategy, "fit") for c in self.candidates)
 
     def run(self, strategy: Strategy, start: int, end: int, **more: Any) -> Any:
         "A backtest of these rows."
@@ -190,6 +198,12 @@ class _Study:
                 self.trials.append(trial_of(result, self.factory, c.parameters, "walk-forward"))
             self.progress(n + 1, len(self.candidates), "candidates")
         return table
+
+    @property
+    def returns(self) -> pd.DataFrame:
+        "Daily returns of the candidates that do not learn, from the last warm-up on: sessions × labels."
+        kept = [n for n, c in enumerate(self.candidates) if not hasattr(c.strategy, "fit")]
+        return pd.DataFrame(self.fixed[self.first :, kept], index=pd.DatetimeIndex(self.panel.sessions[self.first :]), columns=[self.candidates[n].label for n in kept])
 
     def taught(self, split: Split, forward: bool) -> tuple[np.ndarray, list[Strategy]]:
         "Returns and strategies as they are for one split."
@@ -266,7 +280,7 @@ class WalkForward:
         return self.section()._repr_html_()
 
 # %% ../nbs/components/609_walk_forward.ipynb #da2785b4
-def _stitched(study: _Study, strategy: Strategy, test: np.ndarray) -> np.ndarray:
+def _stitched(study: Study, strategy: Strategy, test: np.ndarray) -> np.ndarray:
     "Daily returns of one test block: bought at its start, sold at its end, both paid for."
     before, last = int(test[0]) - 1, int(test[-1])
     result = study.run(strategy, before, last, phase=before % strategy.holding_sessions)
@@ -276,21 +290,16 @@ def _stitched(study: _Study, strategy: Strategy, test: np.ndarray) -> np.ndarray
 
 
 def walk_forward(
-    panel: Panel,
-    factory: Callable[..., Strategy],  # A class or function that makes the strategy
-    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],  # What is chosen from
+    study: Study,
     folds: int = 6,
     inner: int = 4,  # Blocks the training rows are judged in
     embargo: int = 5,
     least: int = 252,  # Sessions of the first training set
     expanding: bool = True,
     purged: int | None = None,  # By default what an outcome extends over
-    progress: Progress = lambda done, total, what: None,
-    **arguments: Any,  # Of `backtest_strategy`
 ) -> WalkForward:
-    "Choose on the past, judge on what follows, fold by fold; raises InputError for a panel too short or a grid that does not fit."
-    candidates = candidates_of(factory, grid)
-    study = _Study(panel, factory, candidates, arguments, progress)
+    "Choose on the past, judge on what follows, fold by fold; raises InputError for a panel too short."
+    panel, candidates = study.panel, study.candidates
     gap = reach(study.holding) if purged is None else purged
     rows, parts, index = [], [], []
     splits = walk_forward_splits(study.first, study.last, folds, gap, embargo, least, expanding)
@@ -302,7 +311,7 @@ def walk_forward(
         rows.append((split.number + 1, days[0], days[-1], candidates[best].label, trained, expected, period_metrics(net)["sharpe"] or 0.0))
         parts.append(net)
         index += days
-        progress(split.number + 1, len(splits), "folds")
+        study.progress(split.number + 1, len(splits), "folds")
     told = pd.DataFrame(rows, columns=["fold", "start", "end", "chosen", "trained", "expected", "got"])
     tested = np.concatenate([s.test for s in splits])
     whole = _sharpe_columns(study.fixed[tested]) if not study.learns else np.zeros(1)
@@ -354,21 +363,9 @@ class CrossValidated:
         return self.section()._repr_html_()
 
 
-def cross_validate(
-    panel: Panel,
-    factory: Callable[..., Strategy],
-    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
-    groups: int = 10,
-    tested: int = 2,
-    inner: int = 4,
-    embargo: int = 5,
-    purged: int | None = None,
-    progress: Progress = lambda done, total, what: None,
-    **arguments: Any,
-) -> CrossValidated:
-    "Choose on every set of training groups, judge on the groups left out; raises InputError for a panel too short or a grid that does not fit."
-    candidates = candidates_of(factory, grid)
-    study = _Study(panel, factory, candidates, arguments, progress)
+def cross_validate(study: Study, groups: int = 10, tested: int = 2, inner: int = 4, embargo: int = 5, purged: int | None = None) -> CrossValidated:
+    "Choose on every set of training groups, judge on the groups left out; raises InputError for a panel too short."
+    panel, candidates = study.panel, study.candidates
     gap = reach(study.holding) if purged is None else purged
     splits = combinatorial_splits(study.first, study.last, groups, tested, gap, embargo)
     blocks = np.array_split(np.arange(study.first, study.last + 1), groups)
@@ -379,7 +376,7 @@ def cross_validate(
         chosen[split.number] = best
         tables[split.number] = table if study.learns else study.fixed
         rows.append((split.groups, len(split.train), candidates[best].label, trained, period_metrics(table[split.test, best])["sharpe"] or 0.0))
-        progress(split.number + 1, len(splits), "splits")
+        study.progress(split.number + 1, len(splits), "splits")
     paths = [np.concatenate([tables[path[g].number][blocks[g], chosen[path[g].number]] for g in range(groups)]) for path in paths_of(splits)]
     told = pd.DataFrame(rows, columns=["groups", "training rows", "chosen", "trained", "got"])
     index = pd.DatetimeIndex([panel.sessions[r] for r in range(study.first, study.last + 1)])
