@@ -85,7 +85,7 @@ def test_the_market_itself_has_no_alpha_and_a_beta_of_one(panel):
     told = regression(market, market)
     assert abs(told["alpha"]) < 1e-12 and told["beta"] == pytest.approx(1) and told["r2"] == pytest.approx(1)
     told = alpha_beta(backtest_strategy(panel, LowVolatility(40)))
-    assert told["alpha_t_equal_weight"] < 2.5 and 0.5 < told["beta_equal_weight"] < 1.2
+    assert told["alpha_t_equal_weights"] < 2.5 and 0.5 < told["beta_equal_weights"] < 1.2
 
 
 def test_t_values_allow_for_autocorrelation(rng):

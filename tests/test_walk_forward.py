@@ -125,7 +125,7 @@ def test_luck_does_not_survive_and_the_hindsight_beside_it_shows_what_it_was_wor
     told = walk_forward(Study(panel, Lots, {"number": range(15)}))
     f = told.figures
     assert f["hindsight_sharpe"] > f["sharpe"] + 0.3
-    assert len(told.trials) == 15 and {t.study for t in told.trials} == {"walk-forward"}
+    assert len(told.trials) == 15 and {t.study for t in told.trials} == {"grid"}
 
 
 class Knows:

@@ -91,6 +91,7 @@ def deflation(returns: Sequence[float] | np.ndarray | pd.Series, trials: Trials 
     figures = {"dsr": dsr, "trials": trials.n, "configurations": trials.n_configurations, "variance": variance * 252, "hurdle": hurdle * root, "min_backtest_years": years if m.sharpe > 0 else None}
     verdict = Verdict.HOLDS if dsr >= CONFIDENCE else Verdict.DOUBTFUL if dsr >= 0.8 else Verdict.FAILS
     said = f"{trials.n} {'trial is' if trials.n == 1 else 'trials are'} on record. The best of as many worthless ones would be expected to show a Sharpe ratio of {hurdle * root:.2f}; this one shows {m.sharpe * root:.2f}, and the chance that it is better than that is {dsr:.0%}."
+    said += f" Were they independent of each other, the best would be expected to show {sr.expected_max_sharpe(trials.n, chance) * root:.2f}." if trials.n > 1 else ""
     return Section("Number of trials", verdict, said, table, figures, lambda: _trials_picture(trials.sharpes * root, m.sharpe * root, hurdle * root))
 
 
@@ -181,7 +182,7 @@ def overfitting(trials: Trials | pd.DataFrame | np.ndarray | None, blocks: int =
     inside, outside = float(np.median(found.inside)) * root, float(np.median(found.outside)) * root
     figures = {"pbo": found.pbo, "splits": len(found.logits), "trials": count, "inside": inside, "outside": outside, "loss": found.loss, "slope": found.slope if math.isfinite(found.slope) else None}
     verdict = Verdict.HOLDS if found.pbo < 0.2 else Verdict.DOUBTFUL if found.pbo < 0.5 else Verdict.FAILS
-    said = f"The best of {count} trials on one half of the history had a Sharpe ratio of {inside:.2f} there and {outside:.2f} on the other half (medians of {len(found.logits):,} ways to halve it). In {found.pbo:.0%} of them it did worse than a trial picked blindly; in {found.loss:.0%} it lost money."
+    said = f"The best of {count} trials on one half of the history had a Sharpe ratio of {inside:.2f} there and {outside:.2f} on the other half (medians of {len(found.logits):,} ways to halve it). In {found.pbo:.0%} of them it ended in the lower half of all trials; in {found.loss:.0%} it lost money."
     table = pd.DataFrame({"value": {"probability of overfitting": found.pbo, "Sharpe, chosen half": inside, "Sharpe, other half": outside, "probability of loss": found.loss, "slope": found.slope}})
     return Section(title, verdict, said, table, figures, lambda: _choosing_picture(found))
 

@@ -179,7 +179,7 @@ class Study:
         self.terms = self.arguments.pop("terms", None)
         self.trials: list[Trial] = []
         warm = max(c.strategy.warmup_sessions for c in self.candidates)
-        self.first, self.last = min(warm, len(panel.sessions) - 1), len(panel.sessions) - 1
+        self.first, self.last = min(warm, len(panel.sessions) - 1), len(panel.sessions) - 1  # Choosing begins when all of them answer
         self.holding = max(c.strategy.holding_sessions for c in self.candidates)
         self.learns = any(hasattr(c.strategy, "fit") for c in self.candidates)
 
@@ -189,21 +189,21 @@ class Study:
 
     @cached_property
     def fixed(self) -> np.ndarray:
-        "Daily returns of each candidate that does not learn, (sessions of the panel, candidates); 0 before the first."
+        "Daily returns of each candidate that does not learn, (sessions of the panel, candidates)."
         table = np.zeros((len(self.panel.sessions), len(self.candidates)))
         for n, c in enumerate(self.candidates):
             if not hasattr(c.strategy, "fit"):
-                result = self.run(c.strategy, self.first, self.last)
-                table[self.first :, n] = result.returns.to_numpy()
-                self.trials.append(trial_of(result, self.factory, c.parameters, "walk-forward"))
+                result = self.run(c.strategy, 0, self.last)
+                table[:, n] = result.returns.to_numpy()
+                self.trials.append(trial_of(result, self.factory, c.parameters, "grid"))
             self.progress(n + 1, len(self.candidates), "candidates")
         return table
 
     @property
     def returns(self) -> pd.DataFrame:
-        "Daily returns of the candidates that do not learn, from the last warm-up on: sessions × labels."
+        "Daily returns of the candidates that do not learn: sessions × labels."
         kept = [n for n, c in enumerate(self.candidates) if not hasattr(c.strategy, "fit")]
-        return pd.DataFrame(self.fixed[self.first :, kept], index=pd.DatetimeIndex(self.panel.sessions[self.first :]), columns=[self.candidates[n].label for n in kept])
+        return pd.DataFrame(self.fixed[:, kept], index=pd.DatetimeIndex(self.panel.sessions), columns=[self.candidates[n].label for n in kept])
 
     def taught(self, split: Split, forward: bool) -> tuple[np.ndarray, list[Strategy]]:
         "Returns and strategies as they are for one split."
@@ -219,7 +219,7 @@ class Study:
                 check_shape_of(strategies[n])
                 result = self.run(strategies[n], self.first, self.last)
                 table[self.first :, n] = result.returns.to_numpy()
-                self.trials.append(trial_of(result, self.factory, c.parameters, f"walk-forward, split {split.number}"))
+                self.trials.append(trial_of(result, self.factory, c.parameters, f"split {split.number}"))
         return table, strategies
 
 # %% ../nbs/components/609_walk_forward.ipynb #03ff1586
@@ -269,8 +269,8 @@ class WalkForward:
         "As a section of a report."
         f = self.figures
         certain = f["sharpe"] * math.sqrt(f["sessions"] / 252)
-        verdict = Verdict.HOLDS if certain > 1.645 else Verdict.DOUBTFUL if f["sharpe"] > 0 else Verdict.FAILS
-        said = f"Parameters chosen on the past alone, {len(self.folds)} times among {self.candidates}, earned a Sharpe ratio of {f['sharpe']:.2f} afterwards ({f['cagr']:+.1%} a year); chosen in hindsight the best shows {f['hindsight_sharpe']:.2f} over the same sessions. The choice changed {f['changes']} times."
+        verdict = Verdict.HOLDS if certain > 1.645 else Verdict.DOUBTFUL if f["sharpe"] > 0 and f["cagr"] > 0 else Verdict.FAILS
+        said = f"Parameters chosen on the past alone, {len(self.folds)} times among {self.candidates}, earned a Sharpe ratio of {f['sharpe']:.2f} afterwards ({f['cagr']:+.1%} a year); chosen in hindsight the best shows {f['hindsight_sharpe']:.2f} over the same sessions. The choice changed {f['changes']} time{'s' * (f['changes'] != 1)}."
         return Section("Walk-forward", verdict, said, self.folds.set_index("fold"), f, self.plot, self.trials)
 
     def __repr__(self) -> str:
@@ -350,8 +350,9 @@ class CrossValidated:
     def section(self) -> Section:
         "As a section of a report."
         low, middle, high = (float(x) for x in (self.sharpes.min(), self.sharpes.median(), self.sharpes.max()))
-        verdict = Verdict.HOLDS if low > 0 and middle * math.sqrt(len(self.paths) / 252) > 1.645 else Verdict.FAILS if middle <= 0 else Verdict.DOUBTFUL
-        said = f"Over {self.paths.shape[1]} histories put together from {len(self.splits)} ways to choose and test, the Sharpe ratio runs from {low:.2f} to {high:.2f}, {middle:.2f} in the middle; {int((self.sharpes > 0).sum())} of {len(self.sharpes)} made money."
+        gains = (1 + self.paths).prod() - 1
+        verdict = Verdict.FAILS if middle <= 0 or float(gains.median()) <= 0 else Verdict.HOLDS if low > 0 and middle * math.sqrt(len(self.paths) / 252) > 1.645 else Verdict.DOUBTFUL
+        said = f"Over {self.paths.shape[1]} histories put together from {len(self.splits)} ways to choose and test, the Sharpe ratio runs from {low:.2f} to {high:.2f}, {middle:.2f} in the middle; {int((gains > 0).sum())} of {len(gains)} made money."
         counts = self.splits["chosen"].value_counts()
         table = pd.DataFrame({"times chosen": counts, "Sharpe afterwards": self.splits.groupby("chosen")["got"].mean().reindex(counts.index)}).head(10)
         return Section("Cross-validation", verdict, said, table, {"lowest": low, "median": middle, "highest": high, "paths": self.paths.shape[1], "splits": len(self.splits), "chosen": len(counts)}, self.plot, self.trials)
