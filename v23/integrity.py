@@ -64,7 +64,7 @@ class Section:
 
         return f"<p><b>{escape(self.title)}: {self.verdict.upper()}.</b> {escape(self.sentence)}</p>" + shown_table(self.table)
 
-
+# %% ../nbs/components/607_integrity.ipynb #0a7f4c64
 HEADINGS = {"cagr": "a year", "sharpe": "Sharpe", "max_dd": "max drawdown", "turnover_per_year": "turnover a year"}
 PERCENT = ("cagr", "max_dd", "return", "volatility", "cost", "total return", "share of names", "alpha a year", "daily_win_rate", "DSR", "p, consistent", "p, lower bound", "p, upper bound")
 TWO_PLACES = ("sharpe", "Sharpe afterwards", "trained", "expected", "got", "beta", "t of alpha", "best of as many worthless ones")

@@ -132,7 +132,7 @@ class Cscv:
         spread = float(self.inside.var())
         return float(((self.inside - self.inside.mean()) * (self.outside - self.outside.mean())).mean() / spread) if spread > 1e-18 else math.nan
 
-
+# %% ../nbs/components/621_overfitting.ipynb #400d0efc
 def _half_sharpes(picks: np.ndarray, sums: np.ndarray, squares: np.ndarray, rows: int) -> np.ndarray:
     "Sharpe ratio of every trial on the blocks picked, (splits, trials); 0 without variation."
     total, square = picks @ sums, picks @ squares
@@ -226,7 +226,7 @@ def _bootstrap_variance(excess: np.ndarray, block: float) -> np.ndarray:
             total = total + 2 * kernel * (z[lag:] * z[:-lag]).sum(axis=0) / n
     return np.maximum(total, 1e-18)
 
-
+# %% ../nbs/components/621_overfitting.ipynb #fa3be126
 @dataclass(frozen=True)
 class Spa:
     "p values of the best trial being no better than the benchmark."
@@ -255,7 +255,7 @@ def spa(returns: pd.DataFrame | np.ndarray, benchmark: np.ndarray | float = 0.0,
         p[name] = float((again > max(float(t.max()), 0)).mean())
     return Spa(p["lower"], p["consistent"], p["upper"], int(t.argmax()), float(t.max()))
 
-
+# %% ../nbs/components/621_overfitting.ipynb #f0bd7911
 def superiority(trials: Trials | pd.DataFrame | None, benchmarks: dict[str, pd.Series | float], seed: int = 7) -> Section:
     "SPA of the best trial against each benchmark; UNKNOWN without the trials' returns."
     if trials is None or (isinstance(trials, Trials) and not trials.n):

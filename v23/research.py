@@ -197,7 +197,7 @@ def outcome_of(sections: Mapping[str, Section]) -> str:
     failed = [s for name, s in sections.items() if s.verdict is Verdict.FAILS and name not in ("Published figures", "What was tried")]
     return "evidence" if sections["Validated?"].figures.get("validated") and not failed else "not enough"
 
-
+# %% ../nbs/components/89_research.ipynb #aab16f91
 @dataclass(frozen=True, eq=False)
 class Research:
     "A rule, its run, and every question asked about it."
@@ -265,7 +265,7 @@ def _questions(panel: Panel, recipe: Recipe, result: Holdings, quality: QualityR
     ]  # fmt: skip
     return {s.title: s for s in asked}
 
-
+# %% ../nbs/components/89_research.ipynb #802e1b8b
 def _only_looked_at(recipe: Recipe, panel: Panel, result: Holdings, looked: Section, trials: Trials, key: str) -> Research:
     said = "The rule looks ahead; nothing else was computed."
     closed = Section("Validated?", Verdict.FAILS, said, pd.DataFrame(), {"validated": False})

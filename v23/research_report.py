@@ -171,7 +171,7 @@ def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open
     folder = state or tempfile.mkdtemp(prefix="v23-research-")
     return research(panel_for(bars, seed, load_settings()), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
 
-
+# %% ../nbs/components/93_research_report.ipynb #23ff6dd9
 @contextmanager
 def followed(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     "Say every line that is written to a file meanwhile: a notebook's kernel has no other way to tell how far it is."
@@ -195,7 +195,7 @@ def followed(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         done.set()
         thread.join()
 
-
+# %% ../nbs/components/93_research_report.ipynb #62f2d5ab
 def slug(text: str) -> str:
     "A text as part of a file name."
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]

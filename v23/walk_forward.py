@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'Split', 'reach', 'purge', 'walk_forward_splits', 'combinatorial_splits', 'paths_of', 'Learner',
-           'Candidate', 'candidates_of', 'inner_scores', 'choose', 'Study', 'WalkForward', 'walk_forward',
+           'Candidate', 'candidates_of', 'inner_scores', 'choose', 'Study', 'Told', 'WalkForward', 'walk_forward',
            'CrossValidated', 'cross_validate']
 
 # %% ../nbs/components/609_walk_forward.ipynb #79739ec2
@@ -56,7 +56,7 @@ def purge(train: np.ndarray, test: np.ndarray, purged: int, embargo: int) -> np.
         keep &= (train < first - purged) | (train > last + purged + embargo)
     return train[keep]
 
-
+# %% ../nbs/components/609_walk_forward.ipynb #0c12dd97
 def walk_forward_splits(
     first: int,  # Row of the first return
     last: int,
@@ -77,7 +77,7 @@ def walk_forward_splits(
         splits.append(Split(n, np.arange(begin, a - purged - embargo), np.arange(a, b)))
     return tuple(splits)
 
-
+# %% ../nbs/components/609_walk_forward.ipynb #c3d414fd
 def combinatorial_splits(first: int, last: int, groups: int = 10, tested: int = 2, purged: int = 6, embargo: int = 5) -> tuple[Split, ...]:
     "Every choice of `tested` of `groups` blocks as the test, the rest as training, purged and embargoed (López de Prado 2018, ch. 12)."
     count = last - first + 1
@@ -101,6 +101,9 @@ def paths_of(splits: Sequence[Split]) -> list[dict[int, Split]]:
     return [{g: found[n] for g, found in seen.items()} for n in range(min(map(len, seen.values())))]
 
 # %% ../nbs/components/609_walk_forward.ipynb #980f09e1
+Progress = Callable[[int, int, str], None]  # Done, of how many, of what
+
+
 class Learner(Protocol):
     "A strategy that is taught."
 
@@ -160,9 +163,6 @@ def choose(scores: np.ndarray) -> tuple[int, float, float]:
     return best, float(scores[:, best].mean()), float(np.mean(left_out)) if left_out else math.nan
 
 # %% ../nbs/components/609_walk_forward.ipynb #605da0cc
-Progress = Callable[[int, int, str], None]
-
-
 class Study:
     "Candidates on a panel, run once; raises InputError for an unknown parameter, an empty grid or what is no strategy."
 
@@ -223,8 +223,22 @@ class Study:
         return table, strategies
 
 # %% ../nbs/components/609_walk_forward.ipynb #03ff1586
-@dataclass(frozen=True, eq=False)
-class WalkForward:
+class Told:
+    "What shows itself as a section."
+
+    def section(self) -> Section:
+        "As a section of a report."
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return repr(self.section())
+
+    def _repr_html_(self) -> str:
+        return self.section()._repr_html_()
+
+# %% ../nbs/components/609_walk_forward.ipynb #3192dba1
+@dataclass(frozen=True, eq=False, repr=False)
+class WalkForward(Told):
     "What was chosen, and what it earned afterwards."
 
     folds: pd.DataFrame  # start, end, chosen, trained, expected, got: Sharpe ratios in training, expected by the inner loop, afterwards
@@ -273,12 +287,6 @@ class WalkForward:
         said = f"Parameters chosen on the past alone, {len(self.folds)} times among {self.candidates}, earned a Sharpe ratio of {f['sharpe']:.2f} afterwards ({f['cagr']:+.1%} a year); chosen in hindsight the best shows {f['hindsight_sharpe']:.2f} over the same sessions. The choice changed {f['changes']} time{'s' * (f['changes'] != 1)}."
         return Section("Walk-forward", verdict, said, self.folds.set_index("fold"), f, self.plot, self.trials)
 
-    def __repr__(self) -> str:
-        return repr(self.section())
-
-    def _repr_html_(self) -> str:
-        return self.section()._repr_html_()
-
 # %% ../nbs/components/609_walk_forward.ipynb #da2785b4
 def _stitched(study: Study, strategy: Strategy, test: np.ndarray) -> np.ndarray:
     "Daily returns of one test block: bought at its start, sold at its end, both paid for."
@@ -321,8 +329,8 @@ def walk_forward(
     return WalkForward(told, pd.Series(np.concatenate(parts), index=days_index, name="walk-forward"), hindsight, candidates[top].label, len(candidates), tuple(study.trials), panel.synthetic)
 
 # %% ../nbs/components/609_walk_forward.ipynb #c7540179
-@dataclass(frozen=True, eq=False)
-class CrossValidated:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidated(Told):
     "Combinatorial purged cross-validation of choosing."
 
     splits: pd.DataFrame  # groups, training rows, chosen, trained, got
@@ -356,13 +364,6 @@ class CrossValidated:
         counts = self.splits["chosen"].value_counts()
         table = pd.DataFrame({"times chosen": counts, "Sharpe afterwards": self.splits.groupby("chosen")["got"].mean().reindex(counts.index)}).head(10)
         return Section("Cross-validation", verdict, said, table, {"lowest": low, "median": middle, "highest": high, "paths": self.paths.shape[1], "splits": len(self.splits), "chosen": len(counts)}, self.plot, self.trials)
-
-    def __repr__(self) -> str:
-        return repr(self.section())
-
-    def _repr_html_(self) -> str:
-        return self.section()._repr_html_()
-
 
 def cross_validate(study: Study, groups: int = 10, tested: int = 2, inner: int = 4, embargo: int = 5, purged: int | None = None) -> CrossValidated:
     "Choose on every set of training groups, judge on the groups left out; raises InputError for a panel too short."
