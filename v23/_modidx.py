@@ -2361,7 +2361,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'v23.walk_forward.Told.__repr__': ('components/walk_forward.html#told.__repr__', 'v23/walk_forward.py'),
                                   'v23.walk_forward.Told._repr_html_': ( 'components/walk_forward.html#told._repr_html_',
                                                                          'v23/walk_forward.py'),
-                                  'v23.walk_forward.Told.section': ('components/walk_forward.html#told.section', 'v23/walk_forward.py'),
                                   'v23.walk_forward.WalkForward': ('components/walk_forward.html#walkforward', 'v23/walk_forward.py'),
                                   'v23.walk_forward.WalkForward.equity': ( 'components/walk_forward.html#walkforward.equity',
                                                                            'v23/walk_forward.py'),

@@ -72,16 +72,19 @@ TWO_PLACES = ("sharpe", "Sharpe afterwards", "trained", "expected", "got", "beta
 
 def shown_table(table: pd.DataFrame) -> str:
     "A table as people read it: fractions in percent, Sharpe ratios with two places, words for names."
+
     def written(column: str, x: Any) -> str:
         if not isinstance(x, (float, np.floating)):
             return str(x)
+        x = float(x)
         if math.isnan(x):
             return ""
         return f"{x:.1%}" if column in PERCENT else f"{x:.2f}" if column in TWO_PLACES else f"{x:.3f}" if abs(x) < 10 else f"{x:,.1f}"
 
     text = pd.DataFrame({c: [written(str(c), x) for x in table[c]] for c in table.columns}, index=table.index).rename(columns=HEADINGS)
-    if table.index.nlevels == 1:
-        text = text.rename_axis(index=None, columns=table.index.name)
+    if isinstance(table.index, pd.MultiIndex):
+        return text.to_html(border=0)
+    text = text.rename_axis(index=None, columns=table.index.name)
     return text.to_html(border=0)
 
 

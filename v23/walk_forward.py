@@ -226,9 +226,7 @@ class Study:
 class Told:
     "What shows itself as a section."
 
-    def section(self) -> Section:
-        "As a section of a report."
-        raise NotImplementedError
+    section: Callable[[], Section]
 
     def __repr__(self) -> str:
         return repr(self.section())
