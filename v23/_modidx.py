@@ -327,6 +327,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'v23.bars_library.import_bars': ('components/bars_library.html#import_bars', 'v23/bars_library.py'),
                                   'v23.bars_library.is_wide': ('components/bars_library.html#is_wide', 'v23/bars_library.py'),
                                   'v23.bars_library.parts_of': ('components/bars_library.html#parts_of', 'v23/bars_library.py'),
+                                  'v23.bars_library.patiently': ('components/bars_library.html#patiently', 'v23/bars_library.py'),
                                   'v23.bars_library.read_source': ('components/bars_library.html#read_source', 'v23/bars_library.py'),
                                   'v23.bars_library.read_symbol_files': ( 'components/bars_library.html#read_symbol_files',
                                                                           'v23/bars_library.py')},
