@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from v23.adapters.bars import read_bars, save_bars
-from v23.bars_library import SYMBOLS_PER_PART, WAITS_S, import_bars, parts_of
+from v23.bars_library import WAITS_S, import_bars, parts_of
 from v23.data_quality import quality_report
 from v23.errors import BrokerError
 from v23.exchange_host import SimulatedExchange
