@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ def code_of(what: Any) -> str:
     return hashlib.sha256("\n".join(_pieces(kind, kind.__module__, set())).encode()).hexdigest()[:16]
 
 # %% ../nbs/components/604_trials.ipynb #4765b66f
+@lru_cache
+def _signature(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(factory).parameters
+
+
 def all_parameters(
     factory: Callable[..., Any],  # A class or function that makes the strategy
     given: Mapping[str, Any],
@@ -73,7 +79,7 @@ def all_parameters(
     "The given parameters and the defaults of the rest; raises InputError naming one the factory does not have."
     import difflib
 
-    known = inspect.signature(factory).parameters
+    known = _signature(factory)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -96,8 +102,19 @@ class Kept:
 
 
 def canonical(value: Any) -> str:
-    "JSON that is the same text for the same data."
-    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    "JSON that is the same text for the same data; a number that is not finite becomes null."
+    how: dict[str, Any] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
+    try:
+        return json.dumps(value, default=_plain, **how)
+    except ValueError:
+        return json.dumps(to_plain(value), **how)
+
+
+def _plain(value: Any) -> Any:
+    plain = to_plain(value)
+    if plain is value:
+        raise InputError(f"{value!r} cannot be written down as JSON; numbers, texts, dates, lists and records can")
+    return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +133,7 @@ class Trial:
     returns: np.ndarray | None = None  # Daily, net
     kept: Kept | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         "What it is, as sha256; see `trial_key`."
         return trial_key(self.strategy, self.code, self.parameters, self.arguments, self.panel, self.first, self.last)
