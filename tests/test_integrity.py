@@ -108,8 +108,10 @@ class Tuned:
 
     name, holding_sessions, warmup_sessions = "tuned", 5, 1
 
-    def __init__(self, number: int = 7, future: object = None):
-        self.number, self.future = number, future
+    future: object = None
+
+    def __init__(self, number: int = 7):
+        self.number = number
 
     def signals(self, panel, as_of):
         r = panel.row(as_of)
@@ -119,7 +121,8 @@ class Tuned:
 
 
 def test_a_spike_is_no_plateau(panel):
-    told = parameter_plateau(panel, Tuned, {"number": 7, "future": panel}, {"number": (5, 6, 8, 9)})
+    Tuned.future = panel
+    told = parameter_plateau(panel, Tuned, {"number": 7}, {"number": (5, 6, 8, 9)})
     assert told["chosen"] > 5 and told.verdict is not Verdict.HOLDS
     assert told["neighbour_median"] < 0.4 * told["chosen"]
 

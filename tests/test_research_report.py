@@ -143,7 +143,7 @@ def test_a_planted_edge_is_evidence_and_its_absence_is_not(tmp_path):
 def test_v21_on_real_bars_shows_no_evidence_of_an_edge(bars, real_data, tmp_path):
     told = research(read_bars(real_data / f"{bars}.parquet"), recipe_of("v21"), TrialLedger(tmp_path / "trials.jsonl", real_clock()))
     assert told.headline == "There is no evidence of an edge."
-    assert told.trials.n == 81 and not told.sections["Validated?"]["validated"]
+    assert told.trials.n == 729 and not told.sections["Validated?"]["validated"]
     for question in ("Chance", "Number of trials", "Better than nothing", "Walk-forward", "Costs", "Against the market", "Published figures"):
         assert told.sections[question].verdict is Verdict.FAILS, told.sections[question]
     assert told.sections["Look-ahead"].verdict is Verdict.HOLDS

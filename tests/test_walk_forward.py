@@ -133,8 +133,10 @@ class Knows:
 
     name, holding_sessions, warmup_sessions = "knows", 5, 1
 
-    def __init__(self, on: bool = False, future: object = None):
-        self.on, self.future = on, future
+    future: object = None
+
+    def __init__(self, on: bool = False):
+        self.on = on
 
     def signals(self, panel, as_of):
         r = panel.row(as_of)
@@ -144,11 +146,11 @@ class Knows:
 
 
 def test_a_real_difference_is_chosen_in_every_fold_and_on_every_split(panel):
-    grid = {"on": (False, True), "future": (panel,)}
+    Knows.future, grid = panel, {"on": (False, True)}
     told = walk_forward(Study(panel, Knows, grid))
-    assert set(told.folds["chosen"]) == {"on True"} and told.figures["sharpe"] > 3 and told.section().verdict is Verdict.HOLDS
+    assert set(told.folds["chosen"]) == {"True"} and told.figures["sharpe"] > 3 and told.section().verdict is Verdict.HOLDS
     crossed = cross_validate(Study(panel, Knows, grid), groups=6)
-    assert set(crossed.splits["chosen"]) == {"on True"} and crossed.section().verdict is Verdict.HOLDS
+    assert set(crossed.splits["chosen"]) == {"True"} and crossed.section().verdict is Verdict.HOLDS
 
 
 def test_a_fold_is_a_backtest_that_starts_in_cash_and_ends_sold(panel):

@@ -1185,8 +1185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'v23.research.published_section': ('components/research.html#published_section', 'v23/research.py'),
                               'v23.research.recipe_of': ('components/research.html#recipe_of', 'v23/research.py'),
                               'v23.research.research': ('components/research.html#research', 'v23/research.py'),
-                              'v23.research.sieve': ('components/research.html#sieve', 'v23/research.py'),
-                              'v23.research.v21': ('components/research.html#v21', 'v23/research.py')},
+                              'v23.research.sieve': ('components/research.html#sieve', 'v23/research.py')},
             'v23.research_report': { 'v23.research_report.Shown': ('components/research_report.html#shown', 'v23/research_report.py'),
                                      'v23.research_report.Shown.__init__': ( 'components/research_report.html#shown.__init__',
                                                                              'v23/research_report.py'),
@@ -2469,6 +2468,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'v23.walk_forward.paths_of': ('components/walk_forward.html#paths_of', 'v23/walk_forward.py'),
                                   'v23.walk_forward.purge': ('components/walk_forward.html#purge', 'v23/walk_forward.py'),
                                   'v23.walk_forward.reach': ('components/walk_forward.html#reach', 'v23/walk_forward.py'),
+                                  'v23.walk_forward.varied_in': ('components/walk_forward.html#varied_in', 'v23/walk_forward.py'),
                                   'v23.walk_forward.walk_forward': ('components/walk_forward.html#walk_forward', 'v23/walk_forward.py'),
                                   'v23.walk_forward.walk_forward_splits': ( 'components/walk_forward.html#walk_forward_splits',
                                                                             'v23/walk_forward.py')}}}

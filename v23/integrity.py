@@ -20,10 +20,11 @@ import pandas as pd
 from .backtest import period_metrics
 from .backtest_result import Holdings, backtest_strategy, phase_spread
 from .data_quality import QualityReport, quality_report
-from .domain import Strategy
+from .domain import Strategy, to_plain
 from .errors import InputError
 from .market_data import Panel
-from .trials import Trial, all_parameters, code_of
+from .search import Conditions, Evaluator, parameters_of
+from .trials import Trial, code_of
 
 # %% ../nbs/components/607_integrity.ipynb #7e8dc841
 class Verdict(StrEnum):
@@ -296,29 +297,29 @@ def alpha_beta(result: Holdings) -> Section:
 def trial_of(result: Holdings, factory: Callable[..., Strategy], parameters: Mapping[str, Any], study: str) -> Trial:
     "A finished run as a trial for the ledger."
     net = result.returns
-    arguments = dict(result.arguments) | {"terms": result.terms}
+    arguments = dict(result.arguments) | {"terms": to_plain(result.terms)}
     days: Any = net.index
-    return Trial(result.strategy.name, all_parameters(factory, parameters), arguments, result.panel.digest, days[0].date(), days[-1].date(), result.figures, study, code_of(factory), net.to_numpy())
+    return Trial(result.strategy.name, parameters_of(factory, parameters), arguments, result.panel.digest, days[0].date(), days[-1].date(), result.figures, study, code_of(factory), net.to_numpy())
 
 
 def parameter_plateau(
     panel: Panel,
-    factory: Callable[..., Strategy],  # A class or function that makes the strategy
+    factory: Callable[..., Strategy],  # A class or function that makes the strategy; V21 takes the fields of its settings
     centre: Mapping[str, Any],  # The parameters chosen
     steps: Mapping[str, Sequence[Any]],  # Neighbouring values of each parameter
     progress: Callable[[int, int], None] = lambda done, total: None,
     **arguments: Any,
 ) -> Section:
     "The Sharpe ratio one step away in each parameter; raises InputError for a parameter the factory does not have."
-    all_parameters(factory, {**centre, **dict.fromkeys(steps)})
+    evaluator = Evaluator(panel, factory, Conditions(**arguments), study="plateau")
     asked = [("", None)] + [(name, value) for name, values in steps.items() for value in values if value != centre.get(name)]
-    rows, trials = [], []
-    for n, (name, value) in enumerate(asked, 1):
-        given = {**centre, **({name: value} if name else {})}
-        result = backtest_strategy(panel, factory(**given), **arguments)
-        rows.append((name or "chosen", value if name else "", result.figures["cagr"], result.figures["sharpe"] or 0.0))
-        trials.append(trial_of(result, factory, given, "plateau"))
-        progress(n, len(asked))
+    jobs = [evaluator.job({**centre, **({name: value} if name else {})}) for name, value in asked]
+    found: dict[str, Trial] = {}
+    for portion in evaluator.chunks(jobs):
+        found |= {t.key: t for t in evaluator.evaluate(portion)}
+        progress(len(found), len(jobs))
+    trials = [found[j.key] for j in jobs]
+    rows = [(name or "chosen", value if name else "", t.figures["cagr"], t.figures["sharpe"] or 0.0) for (name, value), t in zip(asked, trials, strict=True)]
     table = pd.DataFrame(rows, columns=["parameter", "value", "cagr", "sharpe"])
     chosen, near = float(table["sharpe"].iloc[0]), table["sharpe"].iloc[1:]
     if near.empty:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Progress', 'Split', 'reach', 'purge', 'walk_forward_splits', 'combinatorial_splits', 'paths_of', 'Learner',
-           'Candidate', 'candidates_of', 'inner_scores', 'choose', 'Study', 'Told', 'WalkForward', 'walk_forward',
-           'CrossValidated', 'cross_validate']
+           'Candidate', 'candidates_of', 'varied_in', 'inner_scores', 'choose', 'Study', 'Told', 'WalkForward',
+           'walk_forward', 'CrossValidated', 'cross_validate']
 
 # %% ../nbs/components/609_walk_forward.ipynb #79739ec2
 import math
@@ -25,7 +25,8 @@ from .errors import InputError
 from .example_strategies import check_shape_of
 from .integrity import Section, Verdict, trial_of
 from .market_data import Panel
-from .trials import Trial, all_parameters
+from .search import Conditions, Evaluator, make_strategy, parameters_of
+from .trials import Trial
 
 # %% ../nbs/components/609_walk_forward.ipynb #1b79552e
 @dataclass(frozen=True, eq=False)
@@ -128,14 +129,19 @@ def candidates_of(factory: Callable[..., Strategy], grid: Mapping[str, Sequence[
         sets = list(grid)
     if not sets:
         raise InputError("there is nothing to choose from: the grid is empty")
-    varied = {name for s in sets for name in s if len({repr(t.get(name)) for t in sets}) > 1}
+    varied = varied_in(sets)
     made = []
     for given in sets:
-        all_parameters(factory, given)
-        strategy = factory(**given)
+        strategy = make_strategy(factory, parameters_of(factory, given))
         check_shape_of(strategy)
-        made.append(Candidate(", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in given.items() if k in varied) or "as given", given, strategy))
+        made.append(Candidate(" · ".join(f"{given[n]:g}" if isinstance(given[n], float) else str(given[n]) for n in varied if n in given) or "as given", given, strategy))
     return tuple(made)
+
+
+def varied_in(sets: Sequence[Mapping[str, Any]]) -> list[str]:
+    "The parameters that differ, in the order in which labels give their values."
+    names = list(dict.fromkeys(n for s in sets for n in s))
+    return [n for n in names if len({repr(s.get(n)) for s in sets}) > 1]
 
 # %% ../nbs/components/609_walk_forward.ipynb #510c6621
 def _sharpe_columns(returns: np.ndarray) -> np.ndarray:
@@ -181,6 +187,7 @@ class Study:
         warm = max(c.strategy.warmup_sessions for c in self.candidates)
         self.first, self.last = min(warm, len(panel.sessions) - 1), len(panel.sessions) - 1  # Choosing begins when all of them answer
         self.holding = max(c.strategy.holding_sessions for c in self.candidates)
+        self.varied = ", ".join(varied_in([c.parameters for c in self.candidates])) or "parameters"
         self.learns = any(hasattr(c.strategy, "fit") for c in self.candidates)
 
     def run(self, strategy: Strategy, start: int, end: int, **more: Any) -> Any:
@@ -191,12 +198,18 @@ class Study:
     def fixed(self) -> np.ndarray:
         "Daily returns of each candidate that does not learn, (sessions of the panel, candidates)."
         table = np.zeros((len(self.panel.sessions), len(self.candidates)))
+        evaluator = Evaluator(self.panel, self.factory, Conditions(terms=self.terms, **self.arguments), study="grid")
+        where: dict[str, list[int]] = {}
+        jobs = []
         for n, c in enumerate(self.candidates):
             if not hasattr(c.strategy, "fit"):
-                result = self.run(c.strategy, 0, self.last)
-                table[:, n] = result.returns.to_numpy()
-                self.trials.append(trial_of(result, self.factory, c.parameters, "grid"))
-            self.progress(n + 1, len(self.candidates), "candidates")
+                jobs.append(evaluator.job(c.parameters))
+                where.setdefault(jobs[-1].key, []).append(n)
+        for portion in evaluator.chunks(jobs):
+            for trial in evaluator.evaluate(portion):
+                table[:, where[trial.key]] = np.asarray(trial.returns)[:, None]
+                self.trials.append(trial)
+            self.progress(len(self.trials), len(jobs), "candidates")
         return table
 
     @property
@@ -244,6 +257,7 @@ class WalkForward(Told):
     hindsight: pd.Series  # Of the candidate with the best Sharpe ratio over the same sessions
     hindsight_label: str
     candidates: int
+    varied: str  # The parameters whose values a label gives
     trials: tuple[Trial, ...] = field(repr=False)
     synthetic: bool = False
 
@@ -283,7 +297,7 @@ class WalkForward(Told):
         certain = f["sharpe"] * math.sqrt(f["sessions"] / 252)
         verdict = Verdict.HOLDS if certain > 1.645 else Verdict.DOUBTFUL if f["sharpe"] > 0 and f["cagr"] > 0 else Verdict.FAILS
         said = f"Parameters chosen on the past alone, {len(self.folds)} times among {self.candidates}, earned a Sharpe ratio of {f['sharpe']:.2f} afterwards ({f['cagr']:+.1%} a year); chosen in hindsight the best shows {f['hindsight_sharpe']:.2f} over the same sessions. The choice changed {f['changes']} time{'s' * (f['changes'] != 1)}."
-        return Section("Walk-forward", verdict, said, self.folds.set_index("fold"), f, self.plot, self.trials)
+        return Section("Walk-forward", verdict, said, self.folds.set_index("fold").rename(columns={"chosen": f"chosen: {self.varied}"}), f, self.plot, self.trials)
 
 # %% ../nbs/components/609_walk_forward.ipynb #da2785b4
 def _stitched(study: Study, strategy: Strategy, test: np.ndarray) -> np.ndarray:
@@ -324,7 +338,7 @@ def walk_forward(
     top = int(whole.argmax())
     days_index = pd.DatetimeIndex(index)
     hindsight = pd.Series(study.fixed[tested, top], index=days_index, name="hindsight")
-    return WalkForward(told, pd.Series(np.concatenate(parts), index=days_index, name="walk-forward"), hindsight, candidates[top].label, len(candidates), tuple(study.trials), panel.synthetic)
+    return WalkForward(told, pd.Series(np.concatenate(parts), index=days_index, name="walk-forward"), hindsight, candidates[top].label, len(candidates), study.varied, tuple(study.trials), panel.synthetic)
 
 # %% ../nbs/components/609_walk_forward.ipynb #c7540179
 @dataclass(frozen=True, eq=False, repr=False)
@@ -334,6 +348,7 @@ class CrossValidated(Told):
     splits: pd.DataFrame  # groups, training rows, chosen, trained, got
     paths: pd.DataFrame  # Daily returns, sessions × paths
     candidates: int
+    varied: str  # The parameters whose values a label gives
     trials: tuple[Trial, ...] = field(repr=False)
     synthetic: bool = False
 
@@ -360,7 +375,7 @@ class CrossValidated(Told):
         verdict = Verdict.FAILS if middle <= 0 or float(gains.median()) <= 0 else Verdict.HOLDS if low > 0 and middle * math.sqrt(len(self.paths) / 252) > 1.645 else Verdict.DOUBTFUL
         said = f"Over {self.paths.shape[1]} histories put together from {len(self.splits)} ways to choose and test, the Sharpe ratio runs from {low:.2f} to {high:.2f}, {middle:.2f} in the middle; {int((gains > 0).sum())} of {len(gains)} made money."
         counts = self.splits["chosen"].value_counts()
-        table = pd.DataFrame({"times chosen": counts, "Sharpe afterwards": self.splits.groupby("chosen")["got"].mean().reindex(counts.index)}).head(10)
+        table = pd.DataFrame({"times chosen": counts, "Sharpe afterwards": self.splits.groupby("chosen")["got"].mean().reindex(counts.index)}).head(10).rename_axis(f"chosen: {self.varied}")
         return Section("Cross-validation", verdict, said, table, {"lowest": low, "median": middle, "highest": high, "paths": self.paths.shape[1], "splits": len(self.splits), "chosen": len(counts)}, self.plot, self.trials)
 
 def cross_validate(study: Study, groups: int = 10, tested: int = 2, inner: int = 4, embargo: int = 5, purged: int | None = None) -> CrossValidated:
@@ -380,4 +395,4 @@ def cross_validate(study: Study, groups: int = 10, tested: int = 2, inner: int =
     paths = [np.concatenate([tables[path[g].number][blocks[g], chosen[path[g].number]] for g in range(groups)]) for path in paths_of(splits)]
     told = pd.DataFrame(rows, columns=["groups", "training rows", "chosen", "trained", "got"])
     index = pd.DatetimeIndex([panel.sessions[r] for r in range(study.first, study.last + 1)])
-    return CrossValidated(told, pd.DataFrame(np.column_stack(paths), index=index).rename_axis(columns="path"), len(candidates), tuple(study.trials), panel.synthetic)
+    return CrossValidated(told, pd.DataFrame(np.column_stack(paths), index=index).rename_axis(columns="path"), len(candidates), study.varied, tuple(study.trials), panel.synthetic)
