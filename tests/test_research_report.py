@@ -135,7 +135,14 @@ def test_a_planted_edge_is_evidence_and_its_absence_is_not(tmp_path):
         told[edge] = research(market, Recipe("reverts", Reverts, {"names": 10}, Reverts.grid), TrialLedger(tmp_path / f"{edge}.jsonl", real_clock()))
     for question in ("Chance", "Number of trials", "Better than nothing", "Walk-forward", "Cross-validation", "Costs", "Against the market"):
         assert told[0.6].sections[question].verdict is Verdict.HOLDS, told[0.6].sections[question]
-    assert told[0.6].outcome != "no evidence" and told[0.0].outcome in ("no evidence", "not enough")
+    assert told[0.6].outcome in ("evidence", "not enough") and told[0.0].outcome == "no evidence"
+
+
+@pytest.mark.parametrize("spec", ["v21", "trend", "low-volatility"])
+def test_nobody_has_an_edge_on_a_market_without_one(spec, tmp_path):
+    market = synthetic_panel(7, 150, date(2019, 1, 2), date(2025, 12, 31))
+    told = research(market, recipe_of(spec), TrialLedger(tmp_path / "trials.jsonl", real_clock()))
+    assert told.outcome == "no evidence" and told.sections["Look-ahead"].verdict is Verdict.HOLDS, told
 
 
 @pytest.mark.realdata
@@ -162,6 +169,9 @@ def section(title, verdict, **figures):
         ({"Chance": Verdict.FAILS}, "no evidence"),
         ({"Number of trials": Verdict.FAILS}, "no evidence"),
         ({"Walk-forward": Verdict.FAILS}, "no evidence"),
+        ({"Against the market": Verdict.FAILS}, "no evidence"),
+        ({"Against the market": Verdict.DOUBTFUL, "Better than nothing": Verdict.FAILS}, "no evidence"),
+        ({"Better than nothing": Verdict.FAILS}, "not enough"),
         ({"Costs": Verdict.FAILS}, "not enough"),
         ({"Choosing": Verdict.UNKNOWN}, "not enough"),
         ({"Cross-validation": Verdict.DOUBTFUL}, "not enough"),
@@ -169,9 +179,9 @@ def section(title, verdict, **figures):
     ids=str,
 )
 def test_the_headline_follows_the_written_rule(changes, outcome):
-    names = ("Look-ahead", "Chance", "Number of trials", "Choosing", "Better than nothing", "Walk-forward", "Cross-validation", "Costs")
+    names = ("Look-ahead", "Chance", "Number of trials", "Choosing", "Better than nothing", "Walk-forward", "Cross-validation", "Against the market", "Costs")
     verdicts = dict.fromkeys(names, Verdict.HOLDS) | changes
-    holds = all(verdicts[n] is Verdict.HOLDS for n in names if n != "Costs")
+    holds = all(verdicts[n] is Verdict.HOLDS for n in names if n not in ("Costs", "Against the market"))
     sections = {n: section(n, v) for n, v in verdicts.items()} | {"Validated?": section("Validated?", Verdict.HOLDS, validated=holds)}
     assert outcome_of(sections) == outcome
 

@@ -287,5 +287,5 @@ def validated(returns: pd.Series, trials: Trials | None, key: str = "", sections
     table = pd.DataFrame([(s.title, s.verdict.value, s.sentence) for s in asked], columns=["question", "answer", "why"]).set_index("question")
     failed = [s.title for s in asked if s.verdict is not Verdict.HOLDS]
     verdict = Verdict.HOLDS if not failed else Verdict.FAILS if any(s.verdict is Verdict.FAILS for s in asked) else Verdict.DOUBTFUL
-    said = "Every condition holds." if not failed else f"It may not be called validated: {', '.join(failed)}."
+    said = "Every condition holds." if not failed else f"It may not be called validated; these do not hold: {', '.join(failed)}."
     return Section("Validated?", verdict, said, table, {"validated": not failed, "failed": failed})

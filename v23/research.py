@@ -117,7 +117,7 @@ def data_section(quality: QualityReport) -> Section:
     s = quality.symbols
     table = pd.DataFrame({"symbols": {n: int((s[n] > 0).sum()) for n in ("missing", "spikes", "splits", "stale", "idle")}})
     splits = int(s["splits"].sum())
-    verdict = Verdict.DOUBTFUL if splits else Verdict.HOLDS
+    verdict = Verdict.DOUBTFUL if splits and not quality.synthetic else Verdict.HOLDS
     said = f"{splits} jumps look like splits nobody adjusted for." if splits else "Nothing that would make the figures meaningless."
     return Section("Bars", verdict, f"{said} {'; '.join(quality.sentences()[1:-1][:3])}".strip(), table, {n: int(s[n].sum()) for n in ("missing", "spikes", "splits", "stale", "idle")})
 
@@ -158,12 +158,16 @@ def published_section(result: Holdings) -> Section:
     b, f = PUBLISHED_BASELINE, result.figures
     per_day = b.sharpe / 252**0.5
     psr, dsr = psr_2012(per_day, b.days), deflated_sharpe(per_day, b.trials, 1 / b.days, b.days)
-    table = pd.DataFrame({"published": {"CAGR": b.cagr, "Sharpe ratio": b.sharpe, "max drawdown": b.max_drawdown, "sessions": b.days}, "measured here": {"CAGR": f["cagr"], "Sharpe ratio": f["sharpe"], "max drawdown": f["max_dd"], "sessions": len(result.returns)}})
+    def told(cagr: float, sharpe: float, drawdown: float, sessions: int) -> dict[str, str]:
+        return {"a year": f"{cagr:+.1%}", "Sharpe ratio": f"{sharpe:.2f}", "max drawdown": f"{drawdown:.1%}", "sessions": f"{sessions:,}"}
+
+    measured = told(float(f["cagr"] or 0), float(f["sharpe"] or 0), float(f["max_dd"] or 0), len(result.returns))
+    table = pd.DataFrame({"published": told(b.cagr, b.sharpe, b.max_drawdown, b.days), "measured here": measured})
     said = " ".join(b.provenance) + f" Even taken alone, the chance that the true Sharpe ratio was above 0 is {psr:.0%}; as the best of {b.trials} independent ones, that it beat luck, {dsr:.0%}."
     return Section("Published figures", Verdict.FAILS, said, table, {"psr": psr, "dsr": dsr})
 
 # %% ../nbs/components/89_research.ipynb #bf0bb1ca
-DECIDING = ("Chance", "Number of trials", "Choosing", "Better than nothing", "Walk-forward", "Cross-validation")
+DECIDING = ("Chance", "Number of trials", "Against the market", "Choosing", "Better than nothing", "Walk-forward", "Cross-validation")
 HEADLINES = {
     "meaningless": "The figures mean nothing: the rule cannot be backtested as it stands.",
     "no evidence": "There is no evidence of an edge.",
@@ -177,6 +181,9 @@ def outcome_of(sections: Mapping[str, Section]) -> str:
     if sections["Look-ahead"].verdict is Verdict.FAILS:
         return "meaningless"
     if any(sections[name].verdict is Verdict.FAILS for name in ("Chance", "Number of trials", "Walk-forward")):
+        return "no evidence"
+    market, best = sections["Against the market"].verdict, sections["Better than nothing"].verdict
+    if market is Verdict.FAILS or (best is Verdict.FAILS and market is not Verdict.HOLDS):
         return "no evidence"
     failed = [s for name, s in sections.items() if s.verdict is Verdict.FAILS and name not in ("Published figures", "What was tried")]
     return "evidence" if sections["Validated?"].figures.get("validated") and not failed else "not enough"
@@ -212,10 +219,12 @@ class Research:
     def reasons(self) -> list[str]:
         "The sentences that decide, then what else is wrong; most important first."
         order = [n for n in ("Look-ahead", *DECIDING) if n in self.sections]
-        order += [n for n in self.sections if n not in order]
-        wrong = [n for n in order if self.sections[n].verdict is Verdict.FAILS and n not in ("Validated?", "What was tried", "Published figures")]
-        wanted = wrong if self.outcome != "evidence" else [n for n in DECIDING if n in self.sections]
-        return [self.sections[n].sentence for n in wanted if n != "Concentration"]
+        order += [n for n in self.sections if n not in (*order, "Validated?", "What was tried", "Published figures", "Concentration")]
+        if self.outcome == "evidence":
+            return [self.sections[n].sentence for n in order if n in DECIDING]
+        wrong = [n for n in order if self.sections[n].verdict is Verdict.FAILS]
+        wrong += [n for n in DECIDING if n in self.sections and self.sections[n].verdict is Verdict.DOUBTFUL]
+        return [self.sections[n].sentence for n in wrong]
 
     def record(self) -> dict[str, Any]:
         "Everything a program may want, as plain data."

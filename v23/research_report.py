@@ -38,7 +38,7 @@ STYLE = """<style>
 .v23r .badge{display:inline-block;min-width:5.4em;text-align:center;font-size:12px;font-weight:600;letter-spacing:.04em;border-radius:4px;padding:1px 7px;margin-right:.6em;color:#fff}
 .v23r .holds{background:#15803d}.v23r .doubtful{background:#b45309}.v23r .fails{background:#b91c1c}.v23r .unknown{background:#6b7280}
 .v23r p.said{margin:.3em 0 .6em}.v23r .soft{color:#6b7280;font-size:13px}
-.v23r table{border-collapse:collapse;font-size:13px;margin:.4em 0}.v23r th,.v23r td{border:0;border-bottom:1px solid #e5e7eb;padding:3px 12px 3px 0;text-align:right}
+.v23r table{border-collapse:collapse;font-size:13px;margin:.4em 0}.v23r th,.v23r td{border:0;border-bottom:1px solid #e5e7eb;padding:3px 12px 3px 0;text-align:right}.v23r td{white-space:nowrap}.v23r .wide td{white-space:normal}
 .v23r th{font-weight:600;color:#374151}.v23r table th:first-child{text-align:left!important}.v23r img{max-width:100%}
 .v23r .strip td{text-align:left}.v23r .synthetic{background:#fef3c7;border:2px solid #b45309;padding:.5em 1em}
 </style>"""
@@ -129,7 +129,9 @@ def _in_words(told: Research) -> str:
 def section_html(section: Section) -> str:
     "A section as a piece of the page."
     said = f"<h2>{escape(CLAIMS.get(section.title, section.title))}</h2><p class='said'>{badge(section.verdict)}{escape(section.sentence)}</p>"
-    table = shown_table(section.table) if len(section.table) and section.title != "Validated?" else ""
+    table = shown_table(section.table) if len(section.table) and section.title not in ("Validated?", "Look-ahead") else ""
+    if section.title == "Look-ahead":
+        table = f"<div class='wide'>{shown_table(section.table)}</div>"
     return f"{said}{image(section.plot())}{table}"
 
 
@@ -150,7 +152,7 @@ def small_print(told: Research) -> Shown:
         " SPA: Hansen 2005, stationary bootstrap with blocks of 5; walk-forward and cross-validation are purged by the holding period and embargoed by 5 sessions: López de Prado 2018."
         " HOLDS, DOUBTFUL and FAILS follow fixed limits, which are conventions. No statistic here notices a look-ahead; that is why it is asked first."
     )
-    return Shown(f"<h2>How this was made</h2><table>{rows}</table><p class='soft'>{escape(notes)}</p>")
+    return Shown(f"<h2>How this was made</h2><table class='wide'>{rows}</table><p class='soft'>{escape(notes)}</p>")
 
 # %% ../nbs/components/93_research_report.ipynb #24378a5b
 def trials_path(state: Path | str) -> Path:

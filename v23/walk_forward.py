@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'Split', 'reach', 'purge', 'walk_forward_splits', 'combinatorial_splits', 'paths_of', 'Learner',
-           'Candidate', 'candidates_of', 'varied_in', 'inner_scores', 'choose', 'Study', 'Told', 'WalkForward',
+           'Candidate', 'candidates_of', 'varied_in', 'inner_scores', 'choose', 'Runs', 'Study', 'Told', 'WalkForward',
            'walk_forward', 'CrossValidated', 'cross_validate']
 
 # %% ../nbs/components/609_walk_forward.ipynb #79739ec2
@@ -169,8 +169,8 @@ def choose(scores: np.ndarray) -> tuple[int, float, float]:
     return best, float(scores[:, best].mean()), float(np.mean(left_out)) if left_out else math.nan
 
 # %% ../nbs/components/609_walk_forward.ipynb #605da0cc
-class Study:
-    "Candidates on a panel, run once; raises InputError for an unknown parameter, an empty grid or what is no strategy."
+class Runs:
+    "Candidates on a panel, each run once."
 
     def __init__(
         self,
@@ -211,6 +211,10 @@ class Study:
                 self.trials.append(trial)
             self.progress(len(self.trials), len(jobs), "candidates")
         return table
+
+# %% ../nbs/components/609_walk_forward.ipynb #130181f7
+class Study(Runs):
+    "Candidates on a panel, as both forms need them; raises InputError for an unknown parameter, an empty grid or what is no strategy."
 
     @property
     def returns(self) -> pd.DataFrame:
