@@ -104,7 +104,8 @@ def test_a_planted_overlap_of_labels_is_removed_by_the_purge(panel):
 def test_a_learner_is_never_given_a_bar_of_its_test(panel):
     Follows.asked.clear()
     told = walk_forward(Study(panel, Follows, [{}]), folds=4)
-    assert len(Follows.asked) == 4
+    assert len(Follows.asked) == 4 and len({t.key for t in told.trials}) == 4 and told.figures["hindsight_sharpe"] is None
+    assert "hindsight" not in told.section().sentence and told.plot() is not None
     for (last, taught, ahead), start in zip(Follows.asked, told.folds["start"], strict=True):
         assert taught < last < start and ahead == reach(5)
 

@@ -294,10 +294,10 @@ def alpha_beta(result: Holdings) -> Section:
     return Section("Against the market", verdict, said, table, figures)
 
 # %% ../nbs/components/607_integrity.ipynb #d65ed579
-def trial_of(result: Holdings, factory: Callable[..., Strategy], parameters: Mapping[str, Any], study: str) -> Trial:
-    "A finished run as a trial for the ledger."
+def trial_of(result: Holdings, factory: Callable[..., Strategy], parameters: Mapping[str, Any], study: str, **more: Any) -> Trial:
+    "A finished run as a trial for the ledger; `more` is what else tells it from others, as arguments."
     net = result.returns
-    arguments = dict(result.arguments) | {"terms": to_plain(result.terms)}
+    arguments = dict(result.arguments) | {"terms": to_plain(result.terms)} | more
     days: Any = net.index
     return Trial(result.strategy.name, parameters_of(factory, parameters), arguments, result.panel.digest, days[0].date(), days[-1].date(), result.figures, study, code_of(factory), net.to_numpy())
 

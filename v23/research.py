@@ -128,7 +128,7 @@ def sieve(trials: Trials, market: float, passed: bool) -> Section:
 
     root = 252**0.5
     known = [(t, float(s)) for t in trials if (s := t.figures.get("sharpe")) is not None]
-    length = {t.key: max(int(np.busday_count(t.first, t.last)), 2) for t in trials}
+    length = {t.key: t.kept.count if t.kept else int(np.busday_count(t.first, t.last)) + 1 for t in trials}
     rows = {
         "tried": trials.n,
         "made money": sum(1 for t in trials if (t.figures.get("cagr") or 0) > 0),

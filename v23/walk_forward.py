@@ -236,7 +236,8 @@ class Study(Runs):
                 check_shape_of(strategies[n])
                 result = self.run(strategies[n], self.first, self.last)
                 table[self.first :, n] = result.returns.to_numpy()
-                self.trials.append(trial_of(result, self.factory, c.parameters, f"split {split.number}"))
+                days = [self.panel.sessions[r].isoformat() for r in (split.train[0], split.train[-1])]
+                self.trials.append(trial_of(result, self.factory, c.parameters, "taught", taught_on=f"{len(split.train)} sessions from {days[0]} to {days[1]}"))
         return table, strategies
 
 # %% ../nbs/components/609_walk_forward.ipynb #03ff1586
@@ -258,7 +259,7 @@ class WalkForward(Told):
 
     folds: pd.DataFrame  # start, end, chosen, trained, expected, got: Sharpe ratios in training, expected by the inner loop, afterwards
     returns: pd.Series  # Stitched, after each choice
-    hindsight: pd.Series  # Of the candidate with the best Sharpe ratio over the same sessions
+    hindsight: pd.Series | None  # Of the candidate with the best Sharpe ratio over the same sessions; None for those that learn
     hindsight_label: str
     candidates: int
     varied: str  # The parameters whose values a label gives
@@ -273,11 +274,11 @@ class WalkForward(Told):
     @property
     def figures(self) -> dict[str, Any]:
         "Stitched figures, and the best in hindsight."
-        ours, best = period_metrics(self.returns.to_numpy()), period_metrics(self.hindsight.to_numpy())
+        ours, best = period_metrics(self.returns.to_numpy()), period_metrics(self.hindsight.to_numpy()) if self.hindsight is not None else {"sharpe": None}
         years = len(self.returns) / 252
         return {
             "sharpe": ours["sharpe"] or 0.0, "cagr": max(1 + float(ours["total_return"] or 0), 0.0) ** (1 / years) - 1, "max_dd": ours["max_dd"], "sessions": len(self.returns),
-            "hindsight_sharpe": best["sharpe"] or 0.0, "expected_sharpe": float(self.folds["expected"].mean()), "changes": int((self.folds["chosen"] != self.folds["chosen"].shift()).sum() - 1), "candidates": self.candidates,
+            "hindsight_sharpe": best["sharpe"], "expected_sharpe": float(self.folds["expected"].mean()), "changes": int((self.folds["chosen"] != self.folds["chosen"].shift()).sum() - 1), "candidates": self.candidates,
         }  # fmt: skip
 
     def plot(self):
@@ -288,7 +289,8 @@ class WalkForward(Told):
         for n, (start, end) in enumerate(zip(self.folds["start"], self.folds["end"], strict=True)):
             if n % 2:
                 axes.axvspan(pd.Timestamp(start), pd.Timestamp(end), color="0.95", lw=0)
-        axes.plot((1 + self.hindsight).cumprod(), color="0.6", lw=1, label="best in hindsight")
+        if self.hindsight is not None:
+            axes.plot((1 + self.hindsight).cumprod(), color="0.6", lw=1, label="best in hindsight")
         axes.plot(self.equity, label="chosen before each fold")
         axes.set(yscale="log", ylabel="growth of 1", title=f"Walk-forward over {len(self.folds)} folds, {self.candidates} candidates{', SYNTHETIC market' if self.synthetic else ''}")
         axes.legend(frameon=False)
@@ -300,7 +302,8 @@ class WalkForward(Told):
         f = self.figures
         certain = f["sharpe"] * math.sqrt(f["sessions"] / 252)
         verdict = Verdict.HOLDS if certain > 1.645 else Verdict.DOUBTFUL if f["sharpe"] > 0 and f["cagr"] > 0 else Verdict.FAILS
-        said = f"Parameters chosen on the past alone, {len(self.folds)} times among {self.candidates}, earned a Sharpe ratio of {f['sharpe']:.2f} afterwards ({f['cagr']:+.1%} a year); chosen in hindsight the best shows {f['hindsight_sharpe']:.2f} over the same sessions. The choice changed {f['changes']} time{'s' * (f['changes'] != 1)}."
+        beside = "" if f["hindsight_sharpe"] is None else f"; chosen in hindsight the best shows {f['hindsight_sharpe']:.2f} over the same sessions"
+        said = f"Parameters chosen on the past alone, {len(self.folds)} times among {self.candidates}, earned a Sharpe ratio of {f['sharpe']:.2f} afterwards ({f['cagr']:+.1%} a year){beside}. The choice changed {f['changes']} time{'s' * (f['changes'] != 1)}."
         return Section("Walk-forward", verdict, said, self.folds.set_index("fold").rename(columns={"chosen": f"chosen: {self.varied}"}), f, self.plot, self.trials)
 
 # %% ../nbs/components/609_walk_forward.ipynb #da2785b4
@@ -338,11 +341,9 @@ def walk_forward(
         study.progress(split.number + 1, len(splits), "folds")
     told = pd.DataFrame(rows, columns=["fold", "start", "end", "chosen", "trained", "expected", "got"])
     tested = np.concatenate([s.test for s in splits])
-    whole = _sharpe_columns(study.fixed[tested]) if not study.learns else np.zeros(1)
-    top = int(whole.argmax())
-    days_index = pd.DatetimeIndex(index)
-    hindsight = pd.Series(study.fixed[tested, top], index=days_index, name="hindsight")
-    return WalkForward(told, pd.Series(np.concatenate(parts), index=days_index, name="walk-forward"), hindsight, candidates[top].label, len(candidates), study.varied, tuple(study.trials), panel.synthetic)
+    top, days_index = int(_sharpe_columns(study.fixed[tested]).argmax()), pd.DatetimeIndex(index)
+    hindsight = None if study.learns else pd.Series(study.fixed[tested, top], index=days_index, name="hindsight")
+    return WalkForward(told, pd.Series(np.concatenate(parts), index=days_index, name="walk-forward"), hindsight, "" if study.learns else candidates[top].label, len(candidates), study.varied, tuple(study.trials), panel.synthetic)
 
 # %% ../nbs/components/609_walk_forward.ipynb #c7540179
 @dataclass(frozen=True, eq=False, repr=False)
