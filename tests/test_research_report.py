@@ -79,6 +79,13 @@ def test_the_page_is_complete_in_itself_and_says_it_in_words(made):
     assert html.count("data:image/png;base64,") >= 9 and "def signals" not in html and "make(strategy" not in html
 
 
+def test_it_runs_as_a_job_like_any_other(made):
+    folder, _ = made
+    command = [sys.executable, "-m", "v23.cli", "job", "research_report", "-p", "strategy=mine.py:Mine", "-p", "bars=bars.parquet", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0 and json.loads(done.stdout)["trials"]["n"] == 4, done.stderr
+
+
 def test_the_same_report_again_counts_nothing_twice(made, tmp_path):
     folder, done = made
     path = trials_path(folder / "state")
@@ -96,6 +103,16 @@ def test_what_was_tried_before_is_counted_too(panel, tmp_path):
     assert second.trials.n > first.trials.n and second.sections["Number of trials"]["trials"] == second.trials.n
     other = synthetic_panel(4, 60, date(2021, 1, 4), date(2025, 6, 30))
     assert research(other, Recipe("low volatility", LowVolatility, {}, {"positions": (10, 20)}), ledger).trials.n == first.trials.n
+
+
+def test_a_sweep_and_a_report_know_each_others_trials(panel, tmp_path):
+    from v23.sweep import run_sweep
+    from v23.v21_signals import V21
+
+    ledger = TrialLedger(tmp_path / "trials.jsonl", real_clock())
+    run_sweep(panel, {"positions": (10, 20), "rsi_ceiling": (30.0, 35.0)}, ledger=ledger)
+    told = research(panel, Recipe("V21", V21, {"positions": 10}, {"positions": (10, 20), "rsi_ceiling": (30.0, 35.0)}), ledger)
+    assert told.trials.n == 4 == ledger.trials().n
 
 
 class Peeks:
