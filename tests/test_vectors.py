@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from planted_rules import rule, universe
+from v23.lookahead import check_strategy
 from v23.settings import RiskLimits, SizingSettings
 from v23.sizing import kelly
 from v23.sizing.multipliers import combined_multipliers
@@ -21,7 +23,7 @@ from v23.validation import go_live_rules as gate
 from v23.validation import sharpe as sr
 from v23.validation import statistics as st
 
-LATER = {"planted_bug_detection": "v23.integrity", "monte carlo: P(any false alarm), no drift": "v23.validation.looks"}
+LATER = {"monte carlo: P(any false alarm), no drift": "v23.validation.looks"}
 
 
 def folder():
@@ -117,7 +119,14 @@ def annual_min_trl(i):
     return sr.min_track_record(i["sr_ann"] / root, i["sr0_ann"] / root, i["skew"], i["kurt"], i["conf"]) / i["periods"]
 
 
+def planted(i):
+    "Look-ahead and start-up flags of a rule with a mistake planted."
+    report = check_strategy(rule(i["bug"]), universe(), i["cuts"])
+    return {"lookahead_flag": report.looks_ahead, "startup_flag": not report.probe("warm-up").passed}
+
+
 FN = {
+    "planted_bug_detection": planted,
     "kelly_binary": lambda i: kelly.kelly_binary(i["p"], i["b"]),
     "kelly_continuous": continuous,
     "P(ever wealth<=x*initial)=x^(2/c-1), r=0": lambda i: {x: kelly.ruin_probability(float(x), i["c"]) for x in ("0.9", "0.85", "0.8", "0.75", "0.5")},

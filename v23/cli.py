@@ -6,9 +6,9 @@
 __all__ = ['app', 'StateOption', 'ReportsOption', 'BarsOption', 'SeedOption', 'JsonOption', 'STATE', 'REPORTS', 'LEDGER',
            'LedgerOption', 'data', 'ledger_app', 'say', 'answer', 'parse_day', 'parse_instant', 'campaign', 'backtest',
            'signals', 'desk_backtest', 'parse_values', 'parse_range', 'strategy_factory', 'sweep', 'trials',
-           'data_import', 'data_check', 'data_info', 'simulate', 'job', 'status', 'ledger_verify', 'ledger_export',
-           'ledger_backup', 'ledger_restore', 'orders', 'plan', 'reconcile', 'cancel_orders', 'validate', 'version',
-           'main']
+           'data_import', 'data_check', 'data_info', 'simulate', 'research_report', 'job', 'status', 'ledger_verify',
+           'ledger_export', 'ledger_backup', 'ledger_restore', 'orders', 'plan', 'reconcile', 'cancel_orders',
+           'validate', 'version', 'main']
 
 # %% ../nbs/components/96_cli.ipynb #b18d9631
 import json
@@ -427,10 +427,37 @@ def simulate(
     finally:
         served.close()
 
+# %% ../nbs/components/96_cli.ipynb #5c1e9a77
+@app.command("research-report")
+def research_report(
+    strategy: Annotated[str, typer.Option("--strategy", help="v21, low-volatility, trend, or a class of your own as file.py:Class.")] = "v21",
+    bars: BarsOption = "",
+    seed: SeedOption = 7,
+    fill: Annotated[str, typer.Option("--fill", help="next_open, next_close, or close (optimistic: the price that made the signal).")] = "next_open",
+    state: StateOption = STATE,
+    reports: ReportsOption = REPORTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask everything of a strategy and render one page: what was tried, how often, what survived, in plain words.
+
+    Every configuration is recorded in STATE/research/trials.jsonl, and everything recorded there on these bars is counted.
+    The page is REPORTS/research/<strategy>-<bars>-<digest>/research_report.html; it opens without a network.
+
+    Examples:
+
+      v23 research-report --bars us_large.parquet
+
+      v23 research-report --strategy my_rule.py:MyRule --json
+    """
+    from v23.research_report import describe_research, research_report as run
+
+    told = run(strategy, bars, seed, state, reports, fill, say)
+    answer(told, as_json, describe_research(told))
+
 # %% ../nbs/components/96_cli.ipynb #6b0d7abb
 @app.command()
 def job(
-    name: Annotated[str, typer.Argument(help="market_open, rebalance, market_close or validation.")],
+    name: Annotated[str, typer.Argument(help="market_open, rebalance, market_close, validation or research_report.")],
     parameter: Annotated[list[str] | None, typer.Option("-p", "--parameter", help="name=value, as declared in the page.")] = None,
     session: Annotated[str, typer.Option("--session", help="Session the run is filed under; by default today in New York.")] = "",
     state: StateOption = STATE,

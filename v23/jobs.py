@@ -209,7 +209,7 @@ def render_html(notebook: Path) -> str:
         if exporter.has_trait(trait):
             setattr(exporter, trait, "")
     html, _ = exporter.from_notebook_node(page)
-    return re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*></script>', "", html)
+    return re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", html)
 
 # %% ../nbs/components/92_jobs.ipynb #20cab64c
 def write_result(path: str | Path, result: Mapping[str, Any]) -> None:

@@ -180,7 +180,7 @@ def bars_from_alpaca(
     try:
         rows = _alpaca_rows(client.get_stock_bars(request))
     except APIError as e:
-        raise BrokerError(f"Alpaca answered {e.status_code} to a request for bars of {symbols[0]} and {len(symbols) - 1} more") from None
+        raise BrokerError(f"Alpaca answered {e.status_code} to a request for bars of {symbols[0]} and {len(symbols) - 1} more", e.status_code) from None
     except requests.RequestException as e:
         raise BrokerError(f"no answer from Alpaca to a request for bars of {symbols[0]} and {len(symbols) - 1} more ({type(e).__name__})") from None
     if not rows:
