@@ -53,7 +53,7 @@ class RoundTrip:
         "Gain as a fraction of what was paid."
         return float(self.pnl / (self.entry_price * self.quantity))
 
-
+# %% ../nbs/components/18_accounting.ipynb #09ccec66
 Lots = dict[str, deque[tuple[datetime, Decimal, Decimal]]]  # Opened at, quantity, price
 
 

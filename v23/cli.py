@@ -559,7 +559,7 @@ def plan(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: 
     total = f"{len(sent)} of {len(rows)} orders would leave at {now:%Y-%m-%d %H:%M}, at worst {cost:,.2f} $ away from the midpoints; nothing was sent"
     answer(to_plain({"at": now, "orders": rows, "sent": len(sent), "worst_cost_usd": cost}), as_json, "\n".join([*lines, total]))
 
-
+# %% ../nbs/components/96_cli.ipynb #ba3ee14d
 @app.command()
 def reconcile(
     state: StateOption = STATE,

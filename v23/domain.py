@@ -282,7 +282,7 @@ class Account:
     suspended_by_user: bool = False
     intraday_adjustments: Decimal = Decimal(0)  # Deposits less withdrawals of today, dollars
 
-
+# %% ../nbs/components/00_domain.ipynb #4726d3aa
 class ActivityKind(StrEnum):
     "What can happen to an account besides an execution."
 
@@ -407,7 +407,7 @@ class Broker(Protocol):
 
     def tradable(self, symbol: str) -> bool: ...
 
-
+# %% ../nbs/components/00_domain.ipynb #bdc62338
 @dataclass(frozen=True)
 class Event:
     "One line of the ledger: what happened, in order."
@@ -478,7 +478,7 @@ def _other_to_plain(value: Any) -> Any:
 def _names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))
 
-
+# %% ../nbs/components/00_domain.ipynb #3b2d02a3
 def from_plain(kind: Any, value: Any) -> Any:
     "The reverse for a record class, following its annotations; raises ValueError when a field does not parse."
     return _reader(kind)(value)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'LOOK_BACK', 'LAG_S', 'Gate', 'POLL_WAITS_S', 'KILL_ATTEMPTS', 'parent_event', 'plan_of',
-           'OrderNotes', 'session_is_over', 'kind_of', 'untradable', 'settled', 'OrderWire', 'OrderPoller',
-           'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'EngineParts', 'EngineCore', 'WorkingEngine',
-           'ExecutionEngine', 'kill_intent', 'liquidate', 'quality_of', 'execution_report', 'ExecutionManager',
-           'self_check']
+           'OrderNotes', 'session_is_over', 'kind_of', 'untradable', 'settled', 'OrderDoor', 'OrderWire', 'OrderPoller',
+           'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'EngineParts', 'EngineCore', 'SendingEngine',
+           'WorkingEngine', 'ExecutionEngine', 'kill_intent', 'liquidate', 'quality_of', 'execution_report',
+           'ExecutionManager', 'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import math
@@ -123,8 +123,8 @@ def settled(order: Order, answer: BrokerOrder | BrokerError | None, now: datetim
             return on_ambiguous(order, str(answer), now), ("notice", "RATE_LIMITED", told)
     return on_ambiguous(order, str(answer), now), ("api", "REPLY_LOST", told)
 
-
-class OrderWire(OrderNotes):
+# %% ../nbs/components/82_execution_engine.ipynb #fe702ddd
+class OrderDoor(OrderNotes):
     "The only door to an order request, each step written down before and after."
 
     halted: Callable[[], bool] = staticmethod(lambda: False)  # type: ignore[assignment]  # A kill: nothing that adds risk leaves any more
@@ -164,6 +164,10 @@ class OrderWire(OrderNotes):
             if not now:
                 self.error("critical", "UNTRADABLE", f"{symbol}: the broker takes no orders for it; what is held of it needs a person")
         return now
+
+# %% ../nbs/components/82_execution_engine.ipynb #c63ff27b
+class OrderWire(OrderDoor):
+    "The door, and questions about orders that went through it."
 
     def look_up(self, order: Order) -> Order:
         "Ask the broker about an order that may be live, and write down what it knows."
@@ -456,8 +460,8 @@ class EngineCore(EngineParts):
         return order
 
 # %% ../nbs/components/82_execution_engine.ipynb #ffe2f1d7
-class WorkingEngine(EngineCore):
-    "Works planned parents to their end."
+class SendingEngine(EngineCore):
+    "Does what the steps of its parents ask for."
 
     def _until_next(self, steps: Sequence[tuple[OrderPlan, Step]], wait: float, window_end: datetime) -> float:
         "Seconds to sleep: the poll interval, cut short by the next slice, expiry or the end of the window."
@@ -501,6 +505,10 @@ class WorkingEngine(EngineCore):
         if order.state is OrderState.PLANNED:
             self.wire.keep(on_denied(order, ", ".join(decision.reasons), self.clock.now()))
         return False
+
+# %% ../nbs/components/82_execution_engine.ipynb #9a162f3a
+class WorkingEngine(SendingEngine):
+    "Works planned parents to their end."
 
     def _open_steps(self, session: date, window_end: datetime) -> list[tuple[OrderPlan, Step]]:
         "The next step of every unfinished parent; entries only once every exit is done."
@@ -614,7 +622,7 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
     left = {p.symbol: {"quantity": str(p.quantity), "reason": "UNTRADABLE" if p.symbol in untradable(engine.ledger) else why.get(p.symbol, "not available")} for p in engine.positions() if p.quantity}
     return {"kill_id": kill_id, "flat": not left, "sold": sorted(set(attempts) - set(left)), "left": left}
 
-
+# %% ../nbs/components/82_execution_engine.ipynb #67553d52
 def _surely_held(engine: ExecutionEngine) -> dict[str, Decimal]:
     "Shares per symbol that neither the executions nor the orders of the ledger say are gone."
     booked, traded = engine.ledger.positions(), Counter[str]()

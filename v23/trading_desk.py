@@ -6,10 +6,10 @@
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
            'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
            'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate',
-           'exposures', 'reference_prices', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring',
-           'OwnedState', 'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
-           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'listen', 'read_status', 'describe_status',
-           'open_existing', 'read_orders']
+           'exposures', 'reference_prices', 'GateView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode',
+           'Wiring', 'OwnedState', 'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk',
+           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'listen', 'read_status',
+           'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -159,10 +159,10 @@ def reference_prices(ledger: Ledger) -> dict[str, float]:
     "The price each symbol was last decided on, dollars: a mark for what is being bought and not held yet."
     return ledger.remembered("reference prices", ("parent",), lambda: {p["symbol"]: p["reference_price"] for p in ledger.parents() if p["reference_price"]})
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #70f55784
 @dataclass
-class Gate:
-    "Builds the context of the nine checks and asks them; the only way to an order."
+class GateView:
+    "What stops entries, and what is held, as the desk last saw it."
 
     ledger: Ledger
     clock: Clock
@@ -216,6 +216,11 @@ class Gate:
         for symbol in quarantined(self.ledger) & self.positions.keys():
             held[symbol] = max(held.get(symbol, Decimal(0)), self.positions[symbol].quantity)
         return held
+
+# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+@dataclass
+class Gate(GateView):
+    "Builds the context of the nine checks and asks them; the only way to an order."
 
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
         "The decision on one order now; `batch` holds orders decided just before it that are not in the ledger yet."
@@ -799,7 +804,7 @@ def open_desk(
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #91d22005
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))

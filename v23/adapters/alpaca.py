@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_BODY_BYTES', 'MAX_HOLD_S', 'UNREACHABLE_S', 'REFUSED_S', 'harden', 'wait_of', 'classify_error', 'parse_order',
            'parse_account', 'parse_position', 'parse_activity', 'parse_fill', 'executions_of', 'parse_quote',
-           'RequestBudget', 'Reachability', 'AlpacaClient', 'AlpacaAccount', 'AlpacaAPI']
+           'RequestBudget', 'Reachability', 'AlpacaConnection', 'AlpacaClient', 'AlpacaAccount', 'AlpacaSender',
+           'AlpacaOrders', 'AlpacaAPI']
 
 # %% ../../nbs/components/73_alpaca.ipynb #cf26c212
 import json
@@ -74,7 +75,7 @@ def _bounded_adapter(settings: ExecutionSettings) -> Any:
 
     return BoundedAdapter(max_retries=0)
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #b343b217
 def harden(client: Any, settings: ExecutionSettings) -> Any:
     "Switch off an alpaca-py client's own retries, redirects by proxy and endless waits; returns the client."
     for private in ("_session", "_retry"):
@@ -205,7 +206,7 @@ def parse_position(data: Mapping[str, Any]) -> Position:
         asset_id=str(data.get("asset_id") or ""),
     )
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #3ab48698
 def parse_activity(data: Mapping[str, Any]) -> Activity | None:
     "A flow or a split from an account activity; None for a kind that changes neither money nor shares without a trade."
     if data.get("activity_type") not in {k.value for k in ActivityKind}:
@@ -341,8 +342,8 @@ class Reachability:
         return ""
 
 # %% ../../nbs/components/73_alpaca.ipynb #4061b10d
-class AlpacaClient:
-    "The unmodified client, hardened; one way to ask it anything."
+class AlpacaConnection:
+    "The unmodified client, hardened, with its budget and what is known of the broker."
 
     def __init__(
         self,
@@ -374,6 +375,10 @@ class AlpacaClient:
         "Why this broker is not to be relied on now; empty when it is."
         held = (self.budget.held_until - self.clock.now()).total_seconds()
         return self.reach.trouble or (f"the broker asked to be left alone for {held:.0f} s" if held > 0 else "")
+
+# %% ../../nbs/components/73_alpaca.ipynb #6c24e49e
+class AlpacaClient(AlpacaConnection):
+    "One way to ask the broker anything."
 
     def _ask(self, call: Callable[[], Any], urgent: bool = False, tries: int = 1) -> Any:
         "Run one call of the client; a reading one may be tried again, an order never is."
@@ -436,8 +441,8 @@ class AlpacaAccount(AlpacaClient):
         return {s: parse_quote(s, raw[s], self.feed) for s in sorted(symbols) if raw.get(s)}
 
 # %% ../../nbs/components/73_alpaca.ipynb #906bbf04
-class AlpacaAPI(AlpacaAccount):
-    "Alpaca behind the Broker port: every answer as a domain record."
+class AlpacaSender(AlpacaAccount):
+    "Orders on their way, each sent once, several at a time in real time."
 
     def submit(self, body: str, client: Any = None) -> BrokerOrder:
         "Send one order, once; raises Rejected when it certainly does not exist and Ambiguous when it may."
@@ -475,6 +480,10 @@ class AlpacaAPI(AlpacaAccount):
         if self._pool is not None:
             self._pool.shutdown()
 
+# %% ../../nbs/components/73_alpaca.ipynb #513d9b36
+class AlpacaOrders(AlpacaSender):
+    "Orders looked up, listed and canceled."
+
     def order_by_client_id(self, client_order_id: str) -> BrokerOrder | None:
         "The order with this client id, or None when the broker has never heard of it."
         try:
@@ -503,6 +512,10 @@ class AlpacaAPI(AlpacaAccount):
         except Rejected as e:
             if e.status != 422:
                 raise
+
+# %% ../../nbs/components/73_alpaca.ipynb #c71d61ce
+class AlpacaAPI(AlpacaOrders):
+    "Alpaca behind the Broker port: every answer as a domain record."
 
     def fills(self, after: datetime) -> tuple[Fill, ...]:
         "Every execution after an instant, oldest first; the client id is empty, the order id tells which order it was."

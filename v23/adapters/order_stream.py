@@ -67,7 +67,7 @@ class OrderStream:
         self.close()
         self.start()
 
-
+# %% ../../nbs/components/735_order_stream.ipynb #36a1d249
 def _client(key: Secret, secret: Secret, url: str, paper: bool) -> Any:
     "The official client, quiet: what it has to say about its socket is ours to say."
     import warnings

@@ -103,7 +103,7 @@ def on_broker_order(order: Order, seen: BrokerOrder, now: datetime) -> Order:
     )
     return order if changed == order else replace(changed, updated_at=now)
 
-
+# %% ../../nbs/components/42_order_lifecycle.ipynb #649325c7
 def on_sending(order: Order, now: datetime) -> Order:
     "One more attempt is about to leave."
     return replace(order, state=OrderState.SENDING, attempts=order.attempts + 1, sent_at=order.sent_at or now, updated_at=now)

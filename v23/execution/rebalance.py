@@ -84,8 +84,6 @@ class DeskView:
     kelly: float
     breaker_state: BreakerState = BreakerState.NORMAL
     entries_paused: bool = False  # A latch below HALTED that stops entries, or something outside the breakers
-    pause: str = ""  # What stops them, for a person
-    quarantined: frozenset[str] = frozenset()  # Symbols on which the books differ
     killed: bool = False
     daily_loss: float = 0.0  # Today's return, net of flows
     entries_today: int = 0
@@ -93,6 +91,8 @@ class DeskView:
     losses_acknowledged: bool = False  # The pause for this streak is over
     execution_errors: int = 0
     api_errors: int = 0
+    pause: str = ""  # What stops entries besides the breakers, for a person
+    quarantined: frozenset[str] = frozenset()  # Symbols on which the books differ
 
 
 @dataclass(frozen=True)

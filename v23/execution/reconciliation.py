@@ -55,7 +55,7 @@ class Finding:
         "The symbol that is not bought until this is explained; empty when it concerns none."
         return (self.symbol or self.subject) if self.kind in QUARANTINING else ""
 
-
+# %% ../../nbs/components/44_reconciliation.ipynb #42ae8801
 DUST_USD = Decimal(1)
 
 

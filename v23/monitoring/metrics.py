@@ -52,7 +52,7 @@ class ParentQuality:
         "Filled over intended."
         return float(self.filled / self.intended)
 
-
+# %% ../../nbs/components/50_metrics.ipynb #a46720e5
 def slippage_bps(side: Side, price: float, arrival_mid: float) -> float:
     "Signed cost of a price against the arrival midpoint, basis points."
     return side.sign * (price / arrival_mid - 1) * 1e4
