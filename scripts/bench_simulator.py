@@ -19,8 +19,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from v23.simulator.exchange import Exchange
 
 NAMES, ORDERS = 500, 60
 
@@ -63,6 +67,13 @@ class Bench:
         return self.exchange.handle(method, path, query, body).body
 
     @staticmethod
+    def next_day(x: "Exchange") -> None:
+        "Half an hour after the next bell, whatever day that is."
+        from v23.market_calendar import next_session, session_hours, session_of
+
+        x.advance_to(session_hours(next_session(session_of(x.now))).open + timedelta(minutes=30))
+
+    @staticmethod
     def body(symbol: str) -> bytes:
         "A market order."
         return json.dumps({"symbol": symbol, "qty": "10", "side": "buy", "type": "market", "time_in_force": "day"}).encode()
@@ -78,7 +89,7 @@ class Bench:
             self.exchange.advance_by(1)
             placed = [i for i in placed if json.loads(self.ask("GET", f"/v2/orders/{i}"))["status"] != "filled"]
         self.ask("GET", "/v2/positions"), self.ask("GET", "/v2/account/activities/FILL")
-        self.exchange.advance_by(86_400)
+        self.next_day(self.exchange)
 
     def day_over_http(self) -> None:
         "The same requests through alpaca-py and a socket; time moves without one."
@@ -93,7 +104,7 @@ class Bench:
             self.served.advance_by(1)
             placed = [i for i in placed if self.far.get_order_by_id(i).status.value != "filled"]
         self.far.get_all_positions(), self.far.get("/account/activities/FILL")
-        self.served.advance_by(86_400)
+        self.next_day(self.served)
 
     @staticmethod
     def order(name: str) -> object:
@@ -112,7 +123,7 @@ class Bench:
             "POST order": [rate(lambda: self.ask("POST", "/v2/orders", self.body(self.names[1]))), rate(lambda: self.near.submit_order(self.order(self.names[1]))), rate(lambda: self.far.submit_order(self.order(self.names[1])))],
         }  # fmt: skip
         for x in (self.exchange, self.served):
-            x.advance_by(86_400)
+            self.next_day(x)
         times: dict[str, list[float]] = {"in process": [], "over HTTP": []}
         for _ in range(days + 1):  # in turn, so that a busy machine disturbs both; the first is not counted
             for name, day in (("in process", self.day_in_process), ("over HTTP", self.day_over_http)):

@@ -483,7 +483,7 @@ def record_activity(x: SimulatedAccount, kind: str, net: Decimal, description: s
 
 def apply_flow(x: SimulatedAccount, flow: Flow) -> None:
     "Money comes or goes; what is not there cannot go."
-    if x.cash + flow.net < 0:
+    if flow.net < 0 and x.cash + flow.net < 0:
         return
     x.cash += flow.net
     x.flows.append((x._now, flow.net))

@@ -240,7 +240,7 @@ class Exchange(JournaledAccount):
         "Money comes or goes now: CSD, CSW or JNLC; raises InputError for what cannot be, or is not there."
         with self.lock:
             planned = Flow(self._now, kind, Decimal(amount))
-            if self.cash + planned.net < 0:
+            if planned.net < 0 and self.cash + planned.net < 0:
                 raise InputError(f"the amount of {kind} is {amount}; the account holds {text(self.cash.quantize(CENT))} in cash")
             self._command({"flow": kind, "amount": text(planned.amount)})
 
