@@ -34,7 +34,7 @@ def main() -> int:
         rounds += 1
     took = time.perf_counter() - began
     print(json.dumps({"operations": tally["operations"], "seconds": round(took, 1), "per_second": round(tally["operations"] / took), "met": dict(sorted(tally.items()))}))
-    return 0 if all(tally[what] for what in (*MET, "rejected")) else 1
+    return 0 if all(tally[what] for what in MET) else 1
 
 
 if __name__ == "__main__":

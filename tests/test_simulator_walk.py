@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -23,7 +23,7 @@ from v23.simulator.faults import Scenario
 from v23.simulator.market import Dividend, Halt, Split
 from v23.synthetic_market import synthetic_panel
 
-OPERATIONS = int(os.environ.get("V23_WALK_OPERATIONS", "8000"))  # Of the walk in this module
+OPERATIONS = int(os.environ.get("V23_WALK_OPERATIONS", "20000"))  # Of the walk in this module
 STEPS = 400  # Operations with one account
 PANEL = synthetic_panel(3, 12, date(2025, 12, 1), date(2026, 2, 27))
 MONDAY = datetime(2026, 1, 12, 10, 0, tzinfo=NEW_YORK)
@@ -230,9 +230,9 @@ class Walk(RuleBasedStateMachine):
             self.books.catch_up()
 
 
-def walk(operations, steps=STEPS):
+def walk(operations, steps=STEPS, **options):
     "Take about so many operations, with a fresh account every so many steps; fails with the shortest walk that shows the fault."
-    chosen = settings(max_examples=max(1, operations // steps), stateful_step_count=steps, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(**options, max_examples=max(1, operations // steps), stateful_step_count=steps, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Walk, settings=chosen)
 
 
@@ -267,7 +267,7 @@ moved = book.move_shares
 def test_a_cent_or_a_part_of_a_share_that_goes_missing_is_found(monkeypatch, planted):
     monkeypatch.setattr(book, "move_shares", planted)
     with pytest.raises(AssertionError):
-        walk(2000)
+        walk(2000, phases=[Phase.generate], print_blob=False)
 
 
 def test_an_order_that_takes_more_than_there_is_would_be_found(monkeypatch):
@@ -275,4 +275,4 @@ def test_an_order_that_takes_more_than_there_is_would_be_found(monkeypatch):
 
     monkeypatch.setattr(rules, "buying_power", lambda x: Decimal(10**9))
     with pytest.raises(AssertionError):
-        walk(2000)
+        walk(2000, phases=[Phase.generate], print_blob=False)
