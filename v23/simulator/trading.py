@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import InputError
 from ..market_calendar import next_session, session_hours, session_of, sessions_between
 from v23.simulator.account import (
-    SimOrder, SimulatedAccount, asset_id, available, buying_power, equity, fractionable, held, mark, reserved_cash, session_for, shown,
+    Holding, SimOrder, SimulatedAccount, asset_id, available, buying_power, equity, fractionable, held, mark, reserved_cash, session_for, shown,
 )  # fmt: skip
 from .book import arrive, cancel, end, has_fault, latency, swap
 from .rules import check_account, listed, read_order, read_replacement, tradable
@@ -147,16 +147,24 @@ def ratio(part: Decimal, of: Decimal) -> str:
     return text((part / abs(of)).quantize(MICRO)) if of else "0"
 
 
+def _paid_json(symbol: str, h: Holding) -> dict[str, str]:
+    "What a position says of itself whatever the market does."
+    if h.shown is None or h.shown[:2] != (h.quantity, h.cost):
+        h.shown = h.quantity, h.cost, {
+            "asset_id": asset_id(symbol), "symbol": symbol, "exchange": "NASDAQ", "asset_class": "us_equity", "qty": text(h.quantity),
+            "avg_entry_price": text((h.cost / h.quantity).quantize(MICRO)), "side": "long" if h.quantity > 0 else "short", "cost_basis": text(h.cost.quantize(CENT)),
+        }  # fmt: skip
+    return h.shown[2]
+
+
 def position_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
     "A position with Alpaca's keys."
     h, price = x.holdings[symbol], mark(x, symbol, x._now)
-    gain, basis = h.quantity * price - h.cost, h.quantity * price - h.day_basis
-    before = Decimal(str(round(x.market.previous_close(symbol, x._now) or 0.0, 4)))
     value = h.quantity * price
+    gain, basis = value - h.cost, value - h.day_basis
+    before = Decimal(str(round(x.market.previous_close(symbol, x._now) or 0.0, 4)))
     return {
-        "asset_id": asset_id(symbol), "symbol": symbol, "exchange": "NASDAQ", "asset_class": "us_equity", "asset_marginable": False,
-        "qty": text(h.quantity), "qty_available": text(available(x, symbol)), "avg_entry_price": text((h.cost / h.quantity).quantize(MICRO)),
-        "side": "long" if h.quantity > 0 else "short", "market_value": text(value), "cost_basis": text(h.cost.quantize(CENT)),
+        **_paid_json(symbol, h), "asset_marginable": False, "qty_available": text(available(x, symbol)), "market_value": text(value),
         "unrealized_pl": text(gain.quantize(CENT)), "unrealized_plpc": ratio(gain, h.cost),
         "unrealized_intraday_pl": text(basis.quantize(CENT)), "unrealized_intraday_plpc": ratio(basis, h.day_basis),
         "current_price": text(price), "lastday_price": text(before), "change_today": ratio(price - before, before),
@@ -165,6 +173,7 @@ def position_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
 
 def list_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/positions."
+    x.market.prepare_at(x.holdings, x._now)
     return respond(200, [position_json(x, s) for s in sorted(x.holdings)])
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #e1d42e2d
