@@ -609,7 +609,7 @@ def a_busy_day(x):
 
 def everything(x):
     paths = ("/v2/account", "/v2/positions", "/v2/account/activities", "/v2/account/portfolio/history", "/v2/account/configurations", "/v2/clock")
-    return [ask(x, p)[1] for p in paths], ask(x, "/v2/orders", status="all", limit="500")[1], x.events, x.event_digest(), x.now
+    return [ask(x, p)[1] for p in paths], ask(x, "/v2/orders", status="all", limit="500")[1], list(x.events), x.event_digest(), x.now
 
 
 def test_equal_commands_give_equal_bytes_and_another_seed_does_not():

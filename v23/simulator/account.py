@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['TERMINAL', 'ORDER_FAULTS', 'DEFAULT_CONFIGURATIONS', 'FLOWS', 'ORDER_FAULT_RATES', 'Holding', 'SimOrder', 'asset_id',
-           'fractionable', 'money', 'shown', 'order_json', 'new_york_hours', 'within_calendar', 'session_for', 'draw',
-           'name_uuid', 'Timeline', 'OrderFault', 'fault_for', 'Flow', 'ManualOrder', 'Terms', 'AccountState',
-           'SimulatedAccount', 'dollars', 'mark', 'equity', 'buying_power', 'reserved_cash', 'held', 'available',
-           'record_activity', 'apply_flow', 'apply_split', 'apply_dividend']
+           'fractionable', 'money', 'shown', 'state_of', 'order_json', 'written', 'new_york_hours', 'within_calendar',
+           'session_for', 'draw', 'name_uuid', 'EventLog', 'Timeline', 'OrderFault', 'fault_for', 'Flow', 'ManualOrder',
+           'Terms', 'AccountState', 'SimulatedAccount', 'dollars', 'mark', 'equity', 'buying_power', 'reserved_cash',
+           'held', 'available', 'record_activity', 'apply_flow', 'apply_split', 'apply_dividend']
 
 # %% ../../nbs/components/751_simulator_account.ipynb #4c1f9a42
 import hashlib
 import heapq
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import ROUND_HALF_UP, Decimal
@@ -39,7 +39,7 @@ class Holding:
     quantity: Decimal
     cost: Decimal  # Dollars paid for them, negative when received
     day_basis: Decimal  # Dollars they were worth at the previous close, or cost today
-    shown: tuple[Decimal, Decimal, dict[str, str]] | None = None  # What was last written of quantity and cost, and for which
+    shown: tuple[Decimal, Decimal, str] | None = None  # A quantity and a cost, and what was written of them
 
 # %% ../../nbs/components/751_simulator_account.ipynb #5cc39d59
 @dataclass
@@ -115,11 +115,17 @@ def money(value: Decimal | None) -> str | None:
 
 def shown(o: SimOrder) -> tuple[Any, dict[str, Any], bytes]:
     "What an order's writing depends on, the order as an object, and as JSON."
-    state = (o.status, o.filled, o.paid, o.quantity, o.updated_at, o.replaced_by, len(o.times))
+    state = state_of(o)
     if o.shown is None or o.shown[0] != state:
-        data = _order_json(o)
+        data = written(o, state)
         o.shown = state, data, json.dumps(data).encode()
     return o.shown
+
+
+def state_of(o: SimOrder) -> tuple[Any, ...]:
+    "All of an order that changes in its life."
+    strange = o.fault is not None and o.fault.kind == "strange" and o.is_open
+    return o.status, o.filled, o.paid, o.quantity, o.updated_at, o.replaced_by, tuple(o.times.items()), strange
 
 
 def order_json(o: SimOrder) -> dict[str, Any]:
@@ -127,15 +133,16 @@ def order_json(o: SimOrder) -> dict[str, Any]:
     return shown(o)[1]
 
 
-def _order_json(o: SimOrder) -> dict[str, Any]:
-    "The object, written anew."
+def written(o: SimOrder, state: tuple[Any, ...]) -> dict[str, Any]:
+    "An order as it was in a state."
     if o.fixed is None:
         o.fixed = _fixed_json(o)
-    average = (o.paid / o.filled).quantize(MICRO, ROUND_HALF_UP) if o.filled else None
-    strange = {"status": "pending_settlement_2031", "introduced_later": {"level": 3}} if o.fault and o.fault.kind == "strange" and o.is_open else {}
+    status, filled, paid, quantity, updated_at, replaced_by, times, strange = state
+    average = (paid / filled).quantize(MICRO, ROUND_HALF_UP) if filled else None
     return {
-        **o.fixed, "updated_at": stamp(o.updated_at or o.created_at), **{k: stamp(at) for k, at in o.times.items()}, "replaced_by": o.replaced_by,
-        "qty": text(o.quantity) if o.notional is None else None, "filled_qty": text(o.filled), "filled_avg_price": money(average), "status": o.status, **strange,
+        **o.fixed, "updated_at": stamp(updated_at or o.created_at), **{k: stamp(at) for k, at in times}, "replaced_by": replaced_by,
+        "qty": text(quantity) if o.notional is None else None, "filled_qty": text(filled), "filled_avg_price": money(average), "status": status,
+        **({"status": "pending_settlement_2031", "introduced_later": {"level": 3}} if strange else {}),
     }  # fmt: skip
 
 
@@ -192,14 +199,43 @@ def name_uuid(name: str) -> str:
     return f"{plain[:8]}-{plain[8:12]}-{plain[12:16]}-{plain[16:20]}-{plain[20:]}"
 
 # %% ../../nbs/components/751_simulator_account.ipynb #e7667e3d
+class EventLog(Sequence[dict[str, Any]]):
+    "Events in order; each becomes an object the first time it is asked for."
+
+    def __init__(self) -> None:
+        self._told: list[Any] = []
+
+    def happened(self, event: str, at: datetime, order: SimOrder, more: dict[str, Any]) -> None:
+        "Remember an event of an order as it is now."
+        self._told.append((event, at, order, state_of(order), more))
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, slice):
+            return [self[n] for n in range(*which.indices(len(self._told)))]
+        kept = self._told[which]
+        if isinstance(kept, tuple):
+            event, at, order, state, more = kept
+            known = order.shown is not None and order.shown[0] == state
+            kept = self._told[which] = {"event": event, "timestamp": stamp(at), "order": order.shown[1] if known else written(order, state)} | more
+        return kept
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+# %% ../../nbs/components/751_simulator_account.ipynb #8aac477d
 class Timeline:
     "Virtual time, what is due in it, and what has happened."
 
     def __init__(self, seed: int, start: datetime):
         self.seed, self._now = seed, within_calendar(start)
-        self.events: list[dict[str, Any]] = []  # As they travel on the trade_updates stream
+        self.events = EventLog()  # As they travel on the trade_updates stream
         self.listeners: list[Callable[[], None]] = []  # Called after each event
-        self._digest = hashlib.sha256()
+        self._digest, self._digested = hashlib.sha256(), 0
         self._queue: list[tuple[datetime, int, Callable[[Any, Any], None], Any]] = []
         self._count = 0
 
@@ -220,9 +256,7 @@ class Timeline:
     def emit(self, event: str, order: SimOrder, **more: Any) -> None:
         "Record what happened to an order, and tell who listens."
         order.updated_at = self._now
-        payload = {"event": event, "timestamp": stamp(self._now), "order": order_json(order)} | more
-        self.events.append(payload)
-        self._digest.update(f"{event} {payload['timestamp']} {sorted(more.items())} ".encode() + shown(order)[2])
+        self.events.happened(event, self._now, order, more)
         self.changed()
         for listener in tuple(self.listeners):
             listener()
@@ -232,6 +266,11 @@ class Timeline:
 
     def event_digest(self) -> str:
         "sha256 of every event so far: equal commands give equal digests."
+        while self._digested < len(self.events):
+            event = self.events[self._digested]
+            more = sorted((k, v) for k, v in event.items() if k not in ("event", "timestamp", "order"))
+            self._digest.update(f"{event['event']} {event['timestamp']} {more} ".encode() + json.dumps(event["order"]).encode())
+            self._digested += 1
         return self._digest.hexdigest()
 
 # %% ../../nbs/components/751_simulator_account.ipynb #57aeb32e

@@ -6,7 +6,7 @@
 __all__ = ['JSON', 'GROUPS', 'PERIOD_DAYS', 'one_order', 'post_order', 'keep', 'patch_order', 'list_orders', 'get_order',
            'get_order_by_client_id', 'delete_order', 'delete_orders', 'symbol_of', 'ratio', 'position_json',
            'list_positions', 'get_position', 'delete_position', 'delete_positions', 'get_account', 'get_configurations',
-           'patch_configurations', 'list_activities', 'portfolio_span', 'portfolio_history', 'get_clock',
+           'patch_configurations', 'list_activities', 'portfolio_span', 'portfolio_history', 'get_clock', 'bells',
            'get_calendar', 'asset_json', 'list_assets', 'get_asset']
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #4dcb0d8a
@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import ROUND_DOWN, Decimal
+from functools import lru_cache
 from typing import Any
 
 from ..errors import InputError
@@ -147,34 +148,34 @@ def ratio(part: Decimal, of: Decimal) -> str:
     return text((part / abs(of)).quantize(MICRO)) if of else "0"
 
 
-def _paid_json(symbol: str, h: Holding) -> dict[str, str]:
-    "What a position says of itself whatever the market does."
+def _paid_json(symbol: str, h: Holding) -> str:
+    "What a position says of itself whatever the market does: the beginning of its JSON."
     if h.shown is None or h.shown[:2] != (h.quantity, h.cost):
-        h.shown = h.quantity, h.cost, {
-            "asset_id": asset_id(symbol), "symbol": symbol, "exchange": "NASDAQ", "asset_class": "us_equity", "qty": text(h.quantity),
+        h.shown = h.quantity, h.cost, json.dumps({
+            "asset_id": asset_id(symbol), "symbol": symbol, "exchange": "NASDAQ", "asset_class": "us_equity", "asset_marginable": False, "qty": text(h.quantity),
             "avg_entry_price": text((h.cost / h.quantity).quantize(MICRO)), "side": "long" if h.quantity > 0 else "short", "cost_basis": text(h.cost.quantize(CENT)),
-        }  # fmt: skip
+        })[:-1]  # fmt: skip
     return h.shown[2]
 
 
-def position_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
+def position_json(x: SimulatedAccount, symbol: str) -> str:
     "A position with Alpaca's keys."
     h, price = x.holdings[symbol], mark(x, symbol, x._now)
     value = h.quantity * price
     gain, basis = value - h.cost, value - h.day_basis
     before = Decimal(str(round(x.market.previous_close(symbol, x._now) or 0.0, 4)))
-    return {
-        **_paid_json(symbol, h), "asset_marginable": False, "qty_available": text(available(x, symbol)), "market_value": text(value),
-        "unrealized_pl": text(gain.quantize(CENT)), "unrealized_plpc": ratio(gain, h.cost),
-        "unrealized_intraday_pl": text(basis.quantize(CENT)), "unrealized_intraday_plpc": ratio(basis, h.day_basis),
-        "current_price": text(price), "lastday_price": text(before), "change_today": ratio(price - before, before),
-    }  # fmt: skip
+    return (
+        f'{_paid_json(symbol, h)}, "qty_available": "{text(available(x, symbol))}", "market_value": "{text(value)}", '
+        f'"unrealized_pl": "{text(gain.quantize(CENT))}", "unrealized_plpc": "{ratio(gain, h.cost)}", '
+        f'"unrealized_intraday_pl": "{text(basis.quantize(CENT))}", "unrealized_intraday_plpc": "{ratio(basis, h.day_basis)}", '
+        f'"current_price": "{text(price)}", "lastday_price": "{text(before)}", "change_today": "{ratio(price - before, before)}"}}'
+    )
 
 
 def list_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/positions."
     x.market.prepare_at(x.holdings, x._now)
-    return respond(200, [position_json(x, s) for s in sorted(x.holdings)])
+    return Response(200, f"[{', '.join([position_json(x, s) for s in sorted(x.holdings)])}]".encode(), JSON)
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #e1d42e2d
 def _held(x: SimulatedAccount, key: str) -> str:
@@ -186,7 +187,7 @@ def _held(x: SimulatedAccount, key: str) -> str:
 
 def get_position(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
     "GET /v2/positions/{symbol or asset id}."
-    return respond(200, position_json(x, _held(x, key)))
+    return Response(200, position_json(x, _held(x, key)).encode(), JSON)
 
 
 def delete_position(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
@@ -338,8 +339,14 @@ def _flows(x: SimulatedAccount, kind: str, session: date) -> float:
 def get_clock(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/clock: virtual time."
     session, is_open = session_for(x._now)
+    return Response(200, f'{{"timestamp": "{x.now.isoformat()}", {bells(session, is_open)}}}'.encode(), JSON)
+
+
+@lru_cache(maxsize=1024)
+def bells(session: date, is_open: bool) -> str:
+    "What a clock says beside the time."
     opens, closes = session_hours(next_session(session) if is_open else session).open, session_hours(session).close
-    return respond(200, {"timestamp": x.now.isoformat(), "is_open": is_open, "next_open": opens.isoformat(), "next_close": closes.isoformat()})
+    return f'"is_open": {str(is_open).lower()}, "next_open": "{opens.isoformat()}", "next_close": "{closes.isoformat()}"'
 
 
 def get_calendar(x: SimulatedAccount, query: Query, body: bytes) -> Response:
