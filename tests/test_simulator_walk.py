@@ -127,7 +127,7 @@ class Walk(RuleBasedStateMachine):
 
     @initialize(multiplier=st.sampled_from((1, 1, 2, 4)), shorting=st.booleans())
     def open(self, multiplier, shorting):
-        self.x = Exchange(PANEL, 3, MONDAY, Decimal(60_000), multiplier=multiplier, scenario=Scenario(events=EVENTS))
+        self.x = Exchange(PANEL, 3, MONDAY, Decimal(60_000), multiplier=multiplier, scenario=Scenario(events=EVENTS, time_in_force=("opg", "cls", "ioc", "fok")))
         self.books, self.ids, self.count = Books(self.x), [], 0
         if shorting:
             self.ask("PATCH", "/v2/account/configurations", {"no_shorting": False})
@@ -157,7 +157,7 @@ class Walk(RuleBasedStateMachine):
 
     @rule(
         symbol=st.sampled_from(NAMES), side=st.sampled_from(("buy", "buy", "sell")), kind=st.sampled_from(("market", "limit", "limit", "stop", "stop_limit")),
-        size=st.sampled_from(("1", "7", "100", "900", "4000", "0.5", "$250")), away=st.sampled_from((-0.02, -0.004, -0.001, 0.0, 0.001, 0.004, 0.02)), tif=st.sampled_from(("day", "day", "gtc")),
+        size=st.sampled_from(("1", "7", "100", "900", "4000", "0.5", "$250")), away=st.sampled_from((-0.02, -0.004, -0.001, 0.0, 0.001, 0.004, 0.02)), tif=st.sampled_from(("day", "day", "day", "gtc", "gtc", "cls", "ioc", "fok", "opg")),
     )  # fmt: skip
     def order(self, symbol, side, kind, size, away, tif):
         "An order of any kind; where the market is, or away from it (a fraction)."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMIT_PER_MINUTE', 'LOOK_UP', 'HUGE', 'LOOPBACK', 'VirtualClock', 'RemoteClock', 'SystemClock', 'HangUp', 'Drip',
-           'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter', 'sim_routes',
-           'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket', 'SimulatorServer']
+           'Unseen', 'veiled', 'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter',
+           'sim_routes', 'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket', 'SimulatorServer']
 
 # %% ../../nbs/components/76_simulator_server.ipynb #10b29aef
 import hmac
@@ -102,12 +102,31 @@ class Drip:
     seconds: float
 
 # %% ../../nbs/components/76_simulator_server.ipynb #4a64db4b
+@dataclass(frozen=True)
+class Unseen:
+    "An order that exists and is not shown."
+
+    order: str
+    until: datetime
+
+
+def veiled(reply: Response, hidden: set[str]) -> Response:
+    "An answer about orders from a copy that does not have these yet."
+    if not hidden or reply.status != 200:
+        return reply
+    data = json.loads(reply.body)
+    if isinstance(data, list):
+        return Response(200, json.dumps([o for o in data if o["id"] not in hidden]).encode(), reply.headers)
+    return respond(404, {"code": 40410000, "message": f"order not found for {data['id']}"}) if data["id"] in hidden else reply
+
+# %% ../../nbs/components/76_simulator_server.ipynb #45d2b80e
 class Shell:
     "Answers one request at a time with what the exchange says, or with the fault that is due."
 
     def __init__(self, exchange: Exchange, keys: tuple[str, str] | None = None):
         self.exchange, self.keys = exchange, keys  # Any non-empty pair is accepted when None
         self.requests, self._minute, self._in_minute = 0, 0, 0
+        self.unseen: list[Unseen] = []
         self._latest: dict[tuple[str, str], Response] = {}  # The previous answer per path and query, for a cache that lags
 
     def permits(self, key: str, secret: str) -> bool:
@@ -131,6 +150,7 @@ class Shell:
     def _remembered(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> Response:
         reply = self.exchange.handle(method, path, query, body)
         if method == "GET":
+            reply = veiled(reply, self._hidden()) if self.unseen and path.startswith("/v2/orders") else reply
             self._latest[path, json.dumps(dict(query), sort_keys=True)] = reply
             while len(self._latest) > 256:
                 del self._latest[next(iter(self._latest))]
@@ -148,7 +168,14 @@ class Shell:
         reply = self._label(self._remembered(method, path, query, body))
         if fault.kind == "hide_order":
             self.exchange.faults.hide(fault)
+        if fault.kind == "invisible" and (method, path) == ("POST", "/v2/orders") and reply.status == 200:
+            self.unseen.append(Unseen(json.loads(reply.body)["id"], self.exchange.now + timedelta(seconds=fault.seconds)))
         return spoil(fault, reply)
+
+    def _hidden(self) -> set[str]:
+        "The orders nobody can see now."
+        self.unseen = [u for u in self.unseen if u.until > self.exchange.now]
+        return {u.order for u in self.unseen}
 
     def _label(self, reply: Response) -> Response:
         self.requests += 1
