@@ -1644,6 +1644,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'v23/simulator/server.py'),
                                       'v23.simulator.server.refusal_of': ( 'components/simulator_server.html#refusal_of',
                                                                            'v23/simulator/server.py'),
+                                      'v23.simulator.server.shortened': ( 'components/simulator_server.html#shortened',
+                                                                          'v23/simulator/server.py'),
                                       'v23.simulator.server.sim_routes': ( 'components/simulator_server.html#sim_routes',
                                                                            'v23/simulator/server.py'),
                                       'v23.simulator.server.skewed': ('components/simulator_server.html#skewed', 'v23/simulator/server.py'),
