@@ -6,9 +6,9 @@
 __all__ = ['TERMINAL', 'ORDER_FAULTS', 'DEFAULT_CONFIGURATIONS', 'FLOWS', 'BY_AGREEMENT', 'ORDER_FAULT_RATES', 'Holding',
            'SimOrder', 'name_uuid', 'asset_id', 'fractionable', 'money', 'shown', 'state_of', 'order_json', 'written',
            'new_york_hours', 'within_calendar', 'session_for', 'draw', 'EventLog', 'Timeline', 'OrderFault',
-           'fault_for', 'Flow', 'ManualOrder', 'Terms', 'AccountState', 'SimulatedAccount', 'dollars', 'mark', 'equity',
-           'buying_power', 'reserved_cash', 'held', 'available', 'record_activity', 'apply_flow', 'apply_split',
-           'apply_dividend']
+           'fault_for', 'Flow', 'ManualOrder', 'Terms', 'AccountState', 'SimulatedAccount', 'dollars', 'mark',
+           'mark_holdings', 'equity', 'buying_power', 'reserved_cash', 'held', 'available', 'record_activity',
+           'apply_flow', 'apply_split', 'apply_dividend']
 
 # %% ../../nbs/components/751_simulator_account.ipynb #4c1f9a42
 import hashlib
@@ -413,6 +413,7 @@ class AccountState(Timeline):
         self.on_order_fault: Callable[[SimOrder, OrderFault], None] = lambda order, fault: None
         self.on_account_event: Callable[[str, str], None] = lambda kind, subject: None  # Money, hands and late splits
         self._minute = self._now.replace(second=0, microsecond=0)
+        self.befores: dict[tuple[str, date], tuple[Decimal, str]] = {}  # The close before a day, as far as somebody asked
         self.marks: dict[str, Decimal] = {}  # What a share is worth now, as far as somebody asked
         self.reserved: Decimal | None = None  # Dollars reserved by open orders, while nothing changes
         self.values: tuple[Decimal, Decimal] | None = None  # Net and gross value of the holdings, while nothing changes
@@ -499,9 +500,6 @@ def mark(x: SimulatedAccount, symbol: str, moment: datetime) -> Decimal:
 
 
 def _mark(x: SimulatedAccount, symbol: str, moment: datetime) -> Decimal:
-    both = x.market.twice_mid_cents(symbol, moment)
-    if both is not None:
-        return Decimal(both) / 200
     _, is_open = session_for(moment)
     quote = x.market.quote_at(symbol, moment) if is_open else None
     if quote is not None and session_of(quote.at) == session_of(moment):
@@ -509,8 +507,22 @@ def _mark(x: SimulatedAccount, symbol: str, moment: datetime) -> Decimal:
     return Decimal(str(round(x.market.price_at(symbol, moment) or 0.0, 4)))
 
 
+def mark_holdings(x: SimulatedAccount) -> dict[str, Decimal]:
+    "What a share of each holding is worth now, dollars; the same as one by one, and quicker."
+    missing = [s for s in x.holdings if s not in x.marks]
+    if missing:
+        for symbol, both in x.market.twice_mid_cents(missing, x._now).items():
+            x.marks[symbol] = Decimal(both) / 200
+        for symbol in missing:
+            mark(x, symbol, x._now)
+    return x.marks
+
+
 def equity(x: SimulatedAccount, moment: datetime) -> Decimal:
     "Cash plus holdings, dollars."
+    if moment == x._now:
+        marks = mark_holdings(x)
+        return (x.cash + sum((h.quantity * marks[s] for s, h in x.holdings.items()), ZERO)).quantize(CENT)
     x.market.prepare_at(x.holdings, moment)
     return (x.cash + sum((h.quantity * mark(x, s, moment) for s, h in x.holdings.items()), ZERO)).quantize(CENT)
 
@@ -518,8 +530,8 @@ def equity(x: SimulatedAccount, moment: datetime) -> Decimal:
 def buying_power(x: SimulatedAccount) -> Decimal:
     "Dollars that may still be spent: the multiple of equity less what is held or owed and what open orders reserve."
     if x.values is None:
-        x.market.prepare_at(x.holdings, x._now)
-        values = [h.quantity * mark(x, s, x._now) for s, h in x.holdings.items()]
+        marks = mark_holdings(x)
+        values = [h.quantity * marks[s] for s, h in x.holdings.items()]
         x.values = sum(values, ZERO), sum(map(abs, values), ZERO)
     net, gross = x.values
     return (x.cash + net) * x.multiplier - gross - reserved_cash(x)
@@ -540,6 +552,8 @@ def held(x: SimulatedAccount, symbol: str) -> Decimal:
 def available(x: SimulatedAccount, symbol: str) -> Decimal:
     "Shares not reserved by an open order that closes the position, with the sign of the position."
     quantity = held(x, symbol)
+    if not x.open_orders:
+        return quantity
     closing = sum((o.reserved_quantity for o in x.open_orders.values() if o.symbol == symbol and not o.opens), ZERO)
     return quantity - closing if quantity > 0 else quantity + closing
 

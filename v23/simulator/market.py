@@ -538,13 +538,20 @@ class SimulatedMarket(RawSessions):
         size = float(path.size[i])
         return Quote(symbol, float(path.bid[i]) / 100, float(path.ask[i]) / 100, min(moment, path.hours.close), size, size)
 
-    def twice_mid_cents(self, symbol: str, moment: datetime) -> int | None:
-        "Bid plus ask in cents at an instant of a session in which nothing pauses; None where it takes a quote to know."
-        path = self.last_path(symbol, moment)
-        if path is None or path.pauses or not path.hours.open <= moment < path.hours.close:
-            return None
-        i = path.minute(moment)
-        return int(path.bid[i]) + int(path.ask[i])
+    def twice_mid_cents(self, symbols: Iterable[str], moment: datetime) -> dict[str, int]:
+        "Bid plus ask in cents at an instant in hours, for those without a pause that day; the others take a quote to know."
+        n = self.traded.opened(moment)
+        session = self.traded.sessions[n - 1] if n else None
+        hours = session_hours(session) if session else None
+        if session is None or hours is None or not hours.open <= moment < hours.close:
+            return {}
+        i, found = int((moment - hours.open).total_seconds() // 60), {}
+        self.prepare_at(symbols, moment)
+        for symbol in symbols:
+            path = self._paths.get((symbol, session))
+            if path is not None and not path.pauses:
+                found[symbol] = int(path.bid[i]) + int(path.ask[i])
+        return found
 
     def feed_quote(self, symbol: str, moment: datetime) -> Quote | None:
         "The quote the data feed shows at an instant: the best one, or with the flaw of its minute."

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['JSON', 'GROUPS', 'PERIOD_DAYS', 'one_order', 'post_order', 'keep', 'patch_order', 'list_orders', 'get_order',
-           'get_order_by_client_id', 'delete_order', 'delete_orders', 'symbol_of', 'ratio', 'position_json',
-           'list_positions', 'get_position', 'delete_position', 'delete_positions', 'get_account', 'get_configurations',
-           'patch_configurations', 'list_activities', 'portfolio_span', 'portfolio_history', 'get_clock', 'bells',
-           'get_calendar', 'asset_json', 'list_assets', 'get_asset']
+           'get_order_by_client_id', 'delete_order', 'delete_orders', 'symbol_of', 'ratio', 'close_before',
+           'position_json', 'list_positions', 'get_position', 'delete_position', 'delete_positions', 'get_account',
+           'get_configurations', 'patch_configurations', 'list_activities', 'portfolio_span', 'portfolio_history',
+           'get_clock', 'bells', 'get_calendar', 'asset_json', 'list_assets', 'get_asset']
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #4dcb0d8a
 import json
@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import InputError
 from ..market_calendar import next_session, session_hours, session_of, sessions_between
 from v23.simulator.account import (
-    Holding, SimOrder, SimulatedAccount, asset_id, available, buying_power, equity, fractionable, held, mark, reserved_cash, session_for, shown,
+    Holding, SimOrder, SimulatedAccount, asset_id, available, buying_power, equity, fractionable, held, mark, mark_holdings, reserved_cash, session_for, shown,
 )  # fmt: skip
 from .book import arrive, cancel, end, has_fault, latency, swap
 from .rules import check_account, listed, read_order, read_replacement, tradable
@@ -158,23 +158,34 @@ def _paid_json(symbol: str, h: Holding) -> str:
     return h.shown[2]
 
 
+def close_before(x: SimulatedAccount, symbol: str) -> tuple[Decimal, str]:
+    "The close before today, dollars, and as text."
+    key = symbol, session_of(x._now)
+    if key not in x.befores:
+        if next(iter(x.befores), key)[1] != key[1]:  # another day's
+            x.befores.clear()
+        price = Decimal(str(round(x.market.close_before(*key) or 0.0, 4)))
+        x.befores[key] = price, text(price)
+    return x.befores[key]
+
+
 def position_json(x: SimulatedAccount, symbol: str) -> str:
     "A position with Alpaca's keys."
     h, price = x.holdings[symbol], mark(x, symbol, x._now)
     value = h.quantity * price
     gain, basis = value - h.cost, value - h.day_basis
-    before = Decimal(str(round(x.market.previous_close(symbol, x._now) or 0.0, 4)))
+    before, written = close_before(x, symbol)
     return (
         f'{_paid_json(symbol, h)}, "qty_available": "{text(available(x, symbol))}", "market_value": "{text(value)}", '
         f'"unrealized_pl": "{text(gain.quantize(CENT))}", "unrealized_plpc": "{ratio(gain, h.cost)}", '
         f'"unrealized_intraday_pl": "{text(basis.quantize(CENT))}", "unrealized_intraday_plpc": "{ratio(basis, h.day_basis)}", '
-        f'"current_price": "{text(price)}", "lastday_price": "{text(before)}", "change_today": "{ratio(price - before, before)}"}}'
+        f'"current_price": "{text(price)}", "lastday_price": "{written}", "change_today": "{ratio(price - before, before)}"}}'
     )
 
 
 def list_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/positions."
-    x.market.prepare_at(x.holdings, x._now)
+    mark_holdings(x)
     return Response(200, f"[{', '.join([position_json(x, s) for s in sorted(x.holdings)])}]".encode(), JSON)
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #e1d42e2d
@@ -221,8 +232,9 @@ def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response
 # %% ../../nbs/components/754_simulator_trading.ipynb #00ea9ab1
 def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/account, with Alpaca's keys."
+    marks = mark_holdings(x)
     total, cash, power = equity(x, x._now), x.cash.quantize(CENT), max(ZERO, buying_power(x)).quantize(CENT)
-    values = [h.quantity * mark(x, s, x._now) for s, h in x.holdings.items()]
+    values = [h.quantity * marks[s] for s, h in x.holdings.items()]
     long, short = (sum((v for v in values if v * sign > 0), ZERO).quantize(CENT) for sign in (1, -1))
     settled = max(ZERO, x.cash - reserved_cash(x)).quantize(CENT)
     today = sum((amount for at, amount in x.flows if session_of(at) == session_of(x._now)), ZERO)
