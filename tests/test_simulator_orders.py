@@ -672,6 +672,29 @@ def test_the_command_says_where_it_is_ends_clean_and_goes_on_from_its_record(tmp
     assert other.wait(60) == 1 and "belongs to another simulated account" in other.stderr.read()
 
 
+def test_the_command_ends_in_the_middle_of_everything(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from websockets.sync.client import connect
+
+    made = simulate("--port", "0", "--speed", "60", "--at", "2026-03-10T10:00-04:00", "--record", "run.jsonl", cwd=tmp_path)
+    facts = json.loads(made.stdout.readline())
+    keys = {"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "s"}
+    with connect(facts["stream_url"]) as orders, connect(facts["data_stream_url"]), ThreadPoolExecutor() as pool:
+        orders.send(json.dumps({"action": "auth", "key": "k", "secret": "s"}))
+        assert json.loads(orders.recv(5))["data"]["status"] == "authorized"
+        fault = {"method": "GET", "path_prefix": "/v2/account", "kind": "accept_then_hang", "seconds": 60}
+        assert requests.post(f"{facts['url']}/sim/faults", json=fault, timeout=10).status_code == 200
+        waiting = pool.submit(requests.get, f"{facts['url']}/v2/account", headers=keys, timeout=30)
+        while not requests.get(f"{facts['url']}/sim/faults", timeout=10).json()["log"]:
+            pass
+        made.send_signal(signal.SIGTERM)
+        assert made.wait(10) == 0
+        assert isinstance(waiting.exception(10), requests.ConnectionError)  # never a 500 that no fault asked for
+    told = made.communicate()[1]
+    assert "Traceback" not in told and told.count("\n") == 1, told
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

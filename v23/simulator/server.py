@@ -369,11 +369,15 @@ async def hang_up(request: Any, seconds: float) -> None:
     import asyncio
 
     until = time.monotonic() + seconds
-    while time.monotonic() < until and not await request.is_disconnected():
-        await asyncio.sleep(0.05)
     cycle = getattr(request.receive, "__self__", None)  # uvicorn's own record of the request, which knows the transport
-    if cycle is not None and hasattr(cycle, "transport"):
-        cycle.transport.abort()
+    known = cycle is not None and hasattr(cycle, "transport")
+    try:
+        while time.monotonic() < until and not await request.is_disconnected():
+            await asyncio.sleep(0.05)
+    finally:  # also when the server stops in the middle of the silence
+        if known:
+            cycle.transport.abort()
+    if known:
         while not cycle.disconnected:
             await asyncio.sleep(0)
 
