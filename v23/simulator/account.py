@@ -120,7 +120,7 @@ def money(value: Decimal | None) -> str | None:
     "A price as text; None stays None."
     return None if value is None else text(value)
 
-
+# %% ../../nbs/components/751_simulator_account.ipynb #bba16223
 def shown(o: SimOrder) -> tuple[Any, dict[str, Any], bytes]:
     "What an order's writing depends on, the order as an object, and as JSON."
     state = state_of(o)
@@ -526,7 +526,7 @@ def equity(x: SimulatedAccount, moment: datetime) -> Decimal:
     x.market.prepare_at(x.holdings, moment)
     return (x.cash + sum((h.quantity * mark(x, s, moment) for s, h in x.holdings.items()), ZERO)).quantize(CENT)
 
-
+# %% ../../nbs/components/751_simulator_account.ipynb #b80e9dc2
 def buying_power(x: SimulatedAccount) -> Decimal:
     "Dollars that may still be spent: the multiple of equity less what is held or owed and what open orders reserve."
     if x.values is None:

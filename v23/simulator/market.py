@@ -6,8 +6,8 @@
 __all__ = ['Event', 'Pauses', 'TICK', 'FEEDS', 'FLAWS', 'named_rng', 'column', 'stretch_up', 'straight', 'bridges', 'bridge',
            'time_of_day', 'spread_bps', 'quote_cents', 'displayed_shares', 'cumulative_volume', 'expect', 'Halt',
            'Split', 'Dividend', 'Events', 'MinutePath', 'raw_bar', 'make_paths', 'mean_daily_range', 'Minutes',
-           'paused_minutes', 'minute_bars', 'TradedSessions', 'RawSessions', 'flaw_of', 'widened', 'first_crossing',
-           'flawed_quote', 'SimulatedMarket']
+           'paused_minutes', 'minute_bars', 'TradedSessions', 'RawSessions', 'DrawnSessions', 'flaw_of', 'widened',
+           'first_crossing', 'flawed_quote', 'SimulatedMarket']
 
 # %% ../../nbs/components/74_simulator_market.ipynb #3781a447
 import hashlib
@@ -375,8 +375,6 @@ class RawSessions:
         self.panel, self.seed, self.traded, self.events = panel, seed, TradedSessions(panel), Events(events, panel.symbols)
         self.splits, self.dividends, self.halts = self.events.splits, self.events.dividends, self.events.halts
         room = max(4096, 2 * len(panel.symbols))
-        self._paths, self._room = dict[tuple[str, date], MinutePath | None](), room
-        self.minutes = lru_cache(maxsize=room // 4)(self._minutes)
         self.raw_bar = lru_cache(maxsize=room)(self._raw_bar)
         self.close_before = lru_cache(maxsize=room)(self._close_before)
 
@@ -391,6 +389,39 @@ class RawSessions:
         "The bar of a session at the prices and in the shares of that session, or None when there is none."
         bar = self.panel.bar(symbol, session) if self._has(symbol, session) else None
         return raw_bar(bar, self.factor(symbol, session)) if bar else None
+
+    def auction_open(self, symbol: str, session: date) -> float | None:
+        "What the opening auction of a session traded at, dollars, or None without a bar."
+        bar = self.raw_bar(symbol, session)
+        return bar.open if bar else None
+
+    def auction_close(self, symbol: str, session: date) -> float | None:
+        "What the closing auction of a session traded at, dollars, or None without a bar."
+        bar = self.raw_bar(symbol, session)
+        return bar.close if bar else None
+
+    def previous_close(self, symbol: str, moment: datetime) -> float | None:
+        "The close of the last session before the New York date of an instant, dollars of that session."
+        return self.close_before(symbol, session_of(moment))
+
+    def _close_before(self, symbol: str, day: date) -> float | None:
+        session = self.traded.last(symbol, self.traded.before(day))
+        return self.auction_close(symbol, session) if session else None
+
+# %% ../../nbs/components/74_simulator_market.ipynb #e9abcf06
+class DrawnSessions(RawSessions):
+    "The same days minute by minute."
+
+    def __init__(self, panel: Panel, seed: int, events: Iterable[Event] = ()):
+        super().__init__(panel, seed, events)
+        self._room = max(4096, 2 * len(panel.symbols))
+        self._paths: dict[tuple[str, date], MinutePath | None] = {}
+        self._ready: tuple[int, tuple[str, ...]] = 0, ()  # What has been prepared last
+        self.minutes = lru_cache(maxsize=self._room // 4)(self._minutes)
+
+    def _minutes(self, symbol: str, session: date) -> Minutes | None:
+        path = self.path(symbol, session)
+        return None if path is None else minute_bars(path)
 
     def path(self, symbol: str, session: date) -> MinutePath | None:
         "The session of a symbol, or None when it has no bar; equal for equal arguments, and remembered for a while."
@@ -411,27 +442,27 @@ class RawSessions:
         while len(self._paths) > self._room + len(wanted):
             del self._paths[next(iter(self._paths))]
 
-    def _minutes(self, symbol: str, session: date) -> Minutes | None:
-        path = self.path(symbol, session)
-        return None if path is None else minute_bars(path)
+    def prepare_at(self, symbols: Iterable[str], moment: datetime) -> None:
+        "Have ready what many symbols need for a quote at an instant."
+        n, names = self.traded.opened(moment), tuple(symbols)
+        if n and self._ready != (n, names):
+            self._ready = n, names
+            self.prepare((s for s in names if self.traded.last(s, n) == self.traded.sessions[n - 1]), self.traded.sessions[n - 1])
 
-    def auction_open(self, symbol: str, session: date) -> float | None:
-        "What the opening auction of a session traded at, dollars, or None without a bar."
-        bar = self.raw_bar(symbol, session)
-        return bar.open if bar else None
-
-    def auction_close(self, symbol: str, session: date) -> float | None:
-        "What the closing auction of a session traded at, dollars, or None without a bar."
-        bar = self.raw_bar(symbol, session)
-        return bar.close if bar else None
-
-    def previous_close(self, symbol: str, moment: datetime) -> float | None:
-        "The close of the last session before the New York date of an instant, dollars of that session."
-        return self.close_before(symbol, session_of(moment))
-
-    def _close_before(self, symbol: str, day: date) -> float | None:
-        session = self.traded.last(symbol, self.traded.before(day))
-        return self.auction_close(symbol, session) if session else None
+    def twice_mid_cents(self, symbols: Iterable[str], moment: datetime) -> dict[str, int]:
+        "Bid plus ask in cents at an instant in hours, for those without a pause that day; the others take a quote to know."
+        n = self.traded.opened(moment)
+        session = self.traded.sessions[n - 1] if n else None
+        hours = session_hours(session) if session else None
+        if session is None or hours is None or not hours.open <= moment < hours.close:
+            return {}
+        i, found = int((moment - hours.open).total_seconds() // 60), {}
+        self.prepare_at(symbols, moment)
+        for symbol in symbols:
+            path = self._paths.get((symbol, session))
+            if path is not None and not path.pauses:
+                found[symbol] = int(path.bid[i]) + int(path.ask[i])
+        return found
 
 # %% ../../nbs/components/74_simulator_market.ipynb #deddfb9b
 FEEDS = ("sip", "iex")
@@ -484,13 +515,12 @@ def flawed_quote(market: "SimulatedMarket", best: Quote) -> Quote:
     return quote
 
 # %% ../../nbs/components/74_simulator_market.ipynb #e3b1bb6a
-class SimulatedMarket(RawSessions):
+class SimulatedMarket(DrawnSessions):
     "Prices and quotes of a panel at any instant."
 
     def __init__(self, panel: Panel, seed: int, events: Iterable[Event] = (), feed: str = "sip"):
         super().__init__(panel, seed, events)
         expect(feed in FEEDS, "feed", feed, " or ".join(FEEDS))
-        self._ready: tuple[int, tuple[str, ...]] = 0, ()  # What has been prepared last
         self.feed = feed  # What feed_quote shows; executions use quote_at
 
     def halted(self, symbol: str, moment: datetime) -> bool:
@@ -505,13 +535,6 @@ class SimulatedMarket(RawSessions):
     def _shown(self, symbol: str, moment: datetime) -> datetime:
         pause = self.events.pause(symbol, moment)
         return pause[0] - TICK if pause else moment
-
-    def prepare_at(self, symbols: Iterable[str], moment: datetime) -> None:
-        "Have ready what many symbols need for a quote at an instant."
-        n, names = self.traded.opened(moment), tuple(symbols)
-        if n and self._ready != (n, names):
-            self._ready = n, names
-            self.prepare((s for s in names if self.traded.last(s, n) == self.traded.sessions[n - 1]), self.traded.sessions[n - 1])
 
     def last_path(self, symbol: str, moment: datetime) -> MinutePath | None:
         "The latest session of a symbol that had opened at an instant."
@@ -537,21 +560,6 @@ class SimulatedMarket(RawSessions):
         i = path.index(moment)
         size = float(path.size[i])
         return Quote(symbol, float(path.bid[i]) / 100, float(path.ask[i]) / 100, min(moment, path.hours.close), size, size)
-
-    def twice_mid_cents(self, symbols: Iterable[str], moment: datetime) -> dict[str, int]:
-        "Bid plus ask in cents at an instant in hours, for those without a pause that day; the others take a quote to know."
-        n = self.traded.opened(moment)
-        session = self.traded.sessions[n - 1] if n else None
-        hours = session_hours(session) if session else None
-        if session is None or hours is None or not hours.open <= moment < hours.close:
-            return {}
-        i, found = int((moment - hours.open).total_seconds() // 60), {}
-        self.prepare_at(symbols, moment)
-        for symbol in symbols:
-            path = self._paths.get((symbol, session))
-            if path is not None and not path.pauses:
-                found[symbol] = int(path.bid[i]) + int(path.ask[i])
-        return found
 
     def feed_quote(self, symbol: str, moment: datetime) -> Quote | None:
         "The quote the data feed shows at an instant: the best one, or with the flaw of its minute."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIMIT_PER_MINUTE', 'LOOK_UP', 'HUGE', 'INSTANT', 'LOOPBACK', 'VirtualClock', 'RemoteClock', 'SystemClock', 'HangUp',
-           'Drip', 'Unseen', 'veiled', 'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed',
-           'LoopbackAdapter', 'sim_routes', 'shortened', 'status_page', 'hang_up', 'dripping', 'build_app',
-           'listening_socket', 'SimulatorServer']
+           'Drip', 'Veil', 'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter',
+           'sim_routes', 'shortened', 'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket',
+           'SimulatorServer']
 
 # %% ../../nbs/components/76_simulator_server.ipynb #10b29aef
 import hmac
@@ -103,22 +103,26 @@ class Drip:
     seconds: float
 
 # %% ../../nbs/components/76_simulator_server.ipynb #4a64db4b
-@dataclass(frozen=True)
-class Unseen:
-    "An order that exists and is not shown."
+class Veil:
+    "Orders that exist and are not shown for a while."
 
-    order: str
-    until: datetime
+    def __init__(self) -> None:
+        self.until: dict[str, datetime] = {}
 
+    def hide(self, reply: Response, until: datetime) -> None:
+        "The order of this answer is not shown until an instant."
+        if reply.status == 200:
+            self.until[json.loads(reply.body)["id"]] = until
 
-def veiled(reply: Response, hidden: set[str]) -> Response:
-    "An answer about orders from a copy that does not have these yet."
-    if not hidden or reply.status != 200:
-        return reply
-    data = json.loads(reply.body)
-    if isinstance(data, list):
-        return Response(200, json.dumps([o for o in data if o["id"] not in hidden]).encode(), reply.headers)
-    return respond(404, {"code": 40410000, "message": f"order not found for {data['id']}"}) if data["id"] in hidden else reply
+    def over(self, reply: Response, path: str, now: datetime) -> Response:
+        "An answer from a copy of the truth that does not have these orders yet."
+        self.until = {order: until for order, until in self.until.items() if until > now}
+        if not self.until or reply.status != 200 or not path.startswith("/v2/orders"):
+            return reply
+        data = json.loads(reply.body)
+        if isinstance(data, list):
+            return Response(200, json.dumps([o for o in data if o["id"] not in self.until]).encode(), reply.headers)
+        return respond(404, {"code": 40410000, "message": f"order not found for {data['id']}"}) if data["id"] in self.until else reply
 
 # %% ../../nbs/components/76_simulator_server.ipynb #45d2b80e
 class Shell:
@@ -127,16 +131,14 @@ class Shell:
     def __init__(self, exchange: Exchange, keys: tuple[str, str] | None = None):
         self.exchange, self.keys = exchange, keys  # Any non-empty pair is accepted when None
         self.requests, self._minute, self._in_minute = 0, 0, 0
-        self.unseen: list[Unseen] = []
+        self.veil = Veil()
         self._latest: dict[tuple[str, str], Response] = {}  # The previous answer per path and query, for a cache that lags
 
     def permits(self, key: str, secret: str) -> bool:
         "These credentials may ask."
         if self.keys is None:
             return bool(key and secret)
-        given, known = (key, secret), self.keys
-        equal = [hmac.compare_digest(g.encode(), k.encode()) for g, k in zip(given, known, strict=True)]
-        return all(equal)
+        return all([hmac.compare_digest(g.encode(), k.encode()) for g, k in zip((key, secret), self.keys, strict=True)])  # noqa: C419  (both, always)
 
     def answer(self, method: str, path: str, query: Mapping[str, str], body: bytes, headers: Mapping[str, str]) -> Response | HangUp | Drip:
         "The reply to a request, with Alpaca's headers; header names come in lower case."
@@ -151,7 +153,7 @@ class Shell:
     def _remembered(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> Response:
         reply = self.exchange.handle(method, path, query, body)
         if method == "GET":
-            reply = veiled(reply, self._hidden()) if self.unseen and path.startswith("/v2/orders") else reply
+            reply = self.veil.over(reply, path, self.exchange.now) if self.veil.until else reply
             self._latest[path, json.dumps(dict(query), sort_keys=True)] = reply
             while len(self._latest) > 256:
                 del self._latest[next(iter(self._latest))]
@@ -169,20 +171,14 @@ class Shell:
         reply = self._label(self._remembered(method, path, query, body))
         if fault.kind == "hide_order":
             self.exchange.faults.hide(fault)
-        if fault.kind == "invisible" and (method, path) == ("POST", "/v2/orders") and reply.status == 200:
-            self.unseen.append(Unseen(json.loads(reply.body)["id"], self.exchange.now + timedelta(seconds=fault.seconds)))
+        if fault.kind == "invisible" and (method, path) == ("POST", "/v2/orders"):
+            self.veil.hide(reply, self.exchange.now + timedelta(seconds=fault.seconds))
         return spoil(fault, reply)
-
-    def _hidden(self) -> set[str]:
-        "The orders nobody can see now."
-        self.unseen = [u for u in self.unseen if u.until > self.exchange.now]
-        return {u.order for u in self.unseen}
 
     def _label(self, reply: Response) -> Response:
         self.requests += 1
         minute = int(self.exchange.now.timestamp() // 60)
-        self._in_minute = self._in_minute + 1 if minute == self._minute else 1
-        self._minute = minute
+        self._in_minute, self._minute = self._in_minute + 1 if minute == self._minute else 1, minute
         labels = {
             "X-Request-ID": f"sim-{self.exchange.seed}-{self.requests}", "X-RateLimit-Limit": str(LIMIT_PER_MINUTE),
             "X-RateLimit-Remaining": str(max(0, LIMIT_PER_MINUTE - self._in_minute)), "X-RateLimit-Reset": str((minute + 1) * 60),
