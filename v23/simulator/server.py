@@ -366,14 +366,14 @@ async def hang_up(request: Any, seconds: float) -> None:
 
     until = time.monotonic() + seconds
     cycle = getattr(request.receive, "__self__", None)  # uvicorn's own record of the request, which knows the transport
-    known = cycle is not None and hasattr(cycle, "transport")
+    transport = getattr(cycle, "transport", None)
     try:
         while time.monotonic() < until and not await request.is_disconnected():
             await asyncio.sleep(0.05)
     finally:  # also when the server stops in the middle of the silence
-        if known:
-            cycle.transport.abort()
-    if known:
+        if transport is not None:
+            transport.abort()
+    if cycle is not None and transport is not None:
         while not cycle.disconnected:
             await asyncio.sleep(0)
 
