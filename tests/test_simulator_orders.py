@@ -437,6 +437,19 @@ def test_the_log_names_the_order_of_every_fault():
     assert [(h.kind, h.order) for h in x.faults.log] == [("accept_then_error", "mine"), ("no_fill", "mine"), ("drop", str(placed.id))]
 
 
+def test_the_log_names_an_order_its_client_gave_no_id():
+    x = exchange()
+    client = TradingClient("k", "s", url_override="http://simulated")
+    client._session.mount("http://simulated", LoopbackAdapter(x))
+    client._retry = 0
+    x.faults.add("POST", "/v2/orders", "accept_then_error")
+    x.plan_order_fault("no_fill")
+    with pytest.raises(APIError):
+        client.submit_order(MarketOrderRequest(symbol=NAME, qty=1, side="buy", time_in_force="day"))
+    (placed,) = x.orders.values()
+    assert [(h.kind, h.order) for h in x.faults.log] == [("accept_then_error", placed.client_order_id), ("no_fill", placed.client_order_id)]
+
+
 def test_positions_lag_behind_orders():
     x = exchange()
     client = TradingClient("k", "s", url_override="http://simulated")

@@ -8,7 +8,7 @@ __all__ = ['FAULT_KINDS', 'STREAM_KINDS', 'PROFILES', 'STREAM_PROFILES', 'ORDERS
 
 # %% ../../nbs/components/756_simulator_faults.ipynb #0a562380
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -129,6 +129,11 @@ class FaultPlan:
     def note(self, kind: str, method: str, path: str, order: str) -> None:
         "Write down what happened."
         self.log.append(Hit(len(self.log) + 1, self.now() if self.now else None, kind, method, path, order))
+
+    def name(self, number: int, order: str) -> None:
+        "The order of a fault is known only now: its client gave it no id."
+        if not self.log[number - 1].order:
+            self.log[number - 1] = replace(self.log[number - 1], order=order)
 
     def hide(self, fault: Fault) -> None:
         "The order of this fault is not found at the next look-ups, as often as the fault had times left and once more."

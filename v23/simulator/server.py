@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMIT_PER_MINUTE', 'LOOK_UP', 'HUGE', 'INSTANT', 'LOOPBACK', 'VirtualClock', 'RemoteClock', 'SystemClock', 'HangUp',
-           'Drip', 'Veil', 'Shell', 'concerned', 'refusal_of', 'spoil', 'altered', 'skewed', 'LoopbackAdapter',
+           'Drip', 'Veil', 'Shell', 'concerned', 'refusal_of', 'spoil', 'taken', 'altered', 'skewed', 'LoopbackAdapter',
            'sim_routes', 'shortened', 'status_page', 'hang_up', 'dripping', 'build_app', 'listening_socket',
            'SimulatorServer']
 
@@ -168,11 +168,12 @@ class Shell:
         before = self._latest.get((path, json.dumps(dict(query), sort_keys=True)))
         if fault.kind == "stale" and before is not None and method == "GET":
             return self._label(before)
+        number = len(self.exchange.faults.log)
         reply = self._label(self._remembered(method, path, query, body))
         if fault.kind == "hide_order":
             self.exchange.faults.hide(fault)
-        if fault.kind == "invisible" and (method, path) == ("POST", "/v2/orders"):
-            self.veil.hide(reply, self.exchange.now + timedelta(seconds=fault.seconds))
+        if (method, path) == ("POST", "/v2/orders"):
+            taken(self, fault, number, reply)
         return spoil(fault, reply)
 
     def _label(self, reply: Response) -> Response:
@@ -231,6 +232,14 @@ def spoil(fault: Fault, reply: Response) -> Response | HangUp | Drip:
         "clock_skew": lambda: Response(reply.status, altered(reply.body, lambda d: skewed(d, fault.seconds)), reply.headers),
     }
     return made.get(fault.kind, lambda: reply)()
+
+
+def taken(shell: Shell, fault: Fault, number: int, reply: Response) -> None:
+    "What follows for an order that was taken all the same: the log names it, and perhaps nobody sees it."
+    if fault.kind == "invisible":
+        shell.veil.hide(reply, shell.exchange.now + timedelta(seconds=fault.seconds))
+    if reply.status == 200:
+        shell.exchange.faults.name(number, json.loads(reply.body)["client_order_id"])
 
 
 def altered(body: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
