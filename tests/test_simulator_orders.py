@@ -7,17 +7,18 @@ import subprocess
 import sys
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from uuid import RFC_4122, UUID
 
 import pytest
 import requests
 from alpaca.common.exceptions import APIError
 from alpaca.trading.client import TradingClient
-from alpaca.trading.requests import MarketOrderRequest
+from alpaca.trading.requests import GetOrdersRequest, MarketOrderRequest
 
 from v23.errors import InputError, StateError
 from v23.exchange_host import Serving, SimulatedExchange
 from v23.market_calendar import NEW_YORK, session_hours
-from v23.simulator.account import ORDER_FAULTS, Flow, ManualOrder, OrderFault, fractionable
+from v23.simulator.account import ORDER_FAULTS, Flow, ManualOrder, OrderFault, Terms, fractionable
 from v23.simulator.exchange import Exchange
 from v23.simulator.faults import FAULT_KINDS, Fault, Scenario, read_scenario
 from v23.simulator.market import Dividend, Halt, Split
@@ -436,6 +437,19 @@ def test_the_log_names_the_order_of_every_fault():
     assert [(h.kind, h.order) for h in x.faults.log] == [("accept_then_error", "mine"), ("no_fill", "mine"), ("drop", str(placed.id))]
 
 
+def test_the_log_names_an_order_its_client_gave_no_id():
+    x = exchange()
+    client = TradingClient("k", "s", url_override="http://simulated")
+    client._session.mount("http://simulated", LoopbackAdapter(x))
+    client._retry = 0
+    x.faults.add("POST", "/v2/orders", "accept_then_error")
+    x.plan_order_fault("no_fill")
+    with pytest.raises(APIError):
+        client.submit_order(MarketOrderRequest(symbol=NAME, qty=1, side="buy", time_in_force="day"))
+    (placed,) = x.orders.values()
+    assert [(h.kind, h.order) for h in x.faults.log] == [("accept_then_error", placed.client_order_id), ("no_fill", placed.client_order_id)]
+
+
 def test_positions_lag_behind_orders():
     x = exchange()
     client = TradingClient("k", "s", url_override="http://simulated")
@@ -445,6 +459,129 @@ def test_positions_lag_behind_orders():
     order(x)
     x.advance_by(5)
     assert [len(client.get_all_positions()) for _ in range(3)] == [0, 0, 1]
+
+
+def test_F5_an_accepted_order_is_found_nowhere_for_a_while():
+    x = exchange()
+    client = TradingClient("k", "s", url_override="http://simulated")
+    client._session.mount("http://simulated", LoopbackAdapter(x))
+    other = order(x)[1]
+    x.faults.add("POST", "/v2/orders", "invisible", seconds=9)
+    placed = client.submit_order(MarketOrderRequest(symbol=NAME, qty=1, side="buy", time_in_force="day", client_order_id="mine"))
+    x.advance_by(8)
+    everything = GetOrdersRequest(status="all")
+    for look in (lambda: client.get_order_by_id(placed.id), lambda: client.get_order_by_client_id("mine")):
+        with pytest.raises(APIError) as refused:
+            look()
+        assert refused.value.status_code == 404
+    assert [str(o.id) for o in client.get_orders(everything)] == [other["id"]]
+    with pytest.raises(APIError, match="unique"):  # it is there all the same
+        client.submit_order(MarketOrderRequest(symbol=NAME, qty=1, side="buy", time_in_force="day", client_order_id="mine"))
+    x.advance_by(2)
+    assert client.get_order_by_client_id("mine").id == placed.id and len(client.get_orders(everything)) == 2
+    assert [(h.kind, h.order) for h in x.faults.log] == [("invisible", "mine")]
+
+
+def test_what_befalls_the_account_is_in_the_log():
+    at = NOON + timedelta(minutes=1)
+    x = exchange(scenario=Scenario(events=(Flow(at, "CSW", Decimal(100)), ManualOrder(at, NAME, "buy", Decimal(3)), Split(NAME, date(2026, 1, 26), Decimal(2))), split_lag_s=3600))
+    x.flow("CSD", Decimal(5))
+    x.advance_by(4 * 86_400)
+    assert [(h.kind, h.method, h.path) for h in x.faults.log] == [("CSD", "ACCOUNT", "5"), ("CSW", "ACCOUNT", "-100"), ("by_hand", "ACCOUNT", f"buy 3 {NAME}"), ("split_lag", "ACCOUNT", NAME)]
+    assert [h.at for h in x.faults.log][:2] == [NOON, at]
+
+
+# what the broker has to enable
+
+
+def agreed(start, *tifs):
+    return exchange(start=start, scenario=Scenario(time_in_force=tifs or ("opg", "cls", "ioc", "fok")))
+
+
+def test_auction_orders_trade_at_the_one_price_of_their_auction():
+    x, day = agreed(NOON.replace(hour=9, minute=0)), NOON.date()
+    opening, closing = order(x, time_in_force="opg")[1], order(x, time_in_force="cls")[1]
+    dear = order(x, time_in_force="opg", type="limit", limit_price="1.00")[1]
+    x.advance_to(NOON.replace(hour=9, minute=31))
+    bar = x.market.raw_bar(NAME, day)
+    done = seen(x, opening)
+    assert done["status"] == "filled" and float(done["filled_avg_price"]) == bar.open
+    assert (seen(x, closing)["status"], seen(x, dear)["status"]) == ("new", "canceled")
+    status, answer = order(x, time_in_force="opg")
+    assert (status, answer["code"]) == (403, 40310000) and "09:28 to 19:00" in answer["message"]
+    x.advance_to(NOON.replace(hour=15, minute=50))
+    assert "15:50 to 19:00" in order(x, time_in_force="cls")[1]["message"]
+    x.advance_to(NOON.replace(hour=16, minute=0))
+    done = seen(x, closing)
+    assert done["status"] == "filled" and float(done["filled_avg_price"]) == bar.close and done["filled_at"].startswith("2026-01-23T21:00:00.000")
+    x.advance_to(NOON.replace(hour=19, minute=0))
+    assert order(x, time_in_force="opg")[1]["status"] == order(x, time_in_force="cls")[1]["status"] == "accepted"
+
+
+def test_an_immediate_order_takes_what_is_shown_and_one_that_is_all_or_nothing_nothing():
+    x = agreed(NOON)
+    size = int(x.market.quote_at(NAME, x.now).ask_size)
+    price = f"{x.market.quote_at(NAME, x.now).ask + 1:.2f}"
+    x = exchange(cash=10**9, scenario=Scenario(time_in_force=("ioc", "fok")))
+    part, none = (order(x, qty=str(10 * size), type="limit", limit_price=price, time_in_force=tif)[1] for tif in ("ioc", "fok"))
+    x.advance_by(3)
+    part, none = seen(x, part), seen(x, none)
+    assert part["status"] == none["status"] == "canceled" and 0 < int(part["filled_qty"]) < 10 * size and none["filled_qty"] == "0"
+    small = order(x, qty="5", time_in_force="fok")[1]
+    x.advance_by(61)
+    assert seen(x, small)["status"] in ("filled", "canceled")
+    x.advance_to(NOON.replace(hour=17))
+    late = order(x, time_in_force="ioc")[1]
+    x.advance_by(1)
+    assert seen(x, late)["status"] == "canceled"
+
+
+def test_without_an_agreement_they_are_refused():
+    for tif in ("opg", "cls", "ioc", "fok"):
+        assert order(agreed(NOON, "opg") if tif != "opg" else exchange(), time_in_force=tif)[1]["message"] == f"time_in_force {tif} is not enabled for this account"
+    assert order(agreed(NOON), type="stop", stop_price="1.00", time_in_force="ioc")[0] == 422
+    with pytest.raises(InputError, match="times in force"):
+        Terms(time_in_force=("gtd",))
+
+
+# details of the rules
+
+
+def test_no_order_opens_against_one_that_opens_the_other_way():
+    x = exchange(multiplier=2)
+    ask(x, "/v2/account/configurations", "PATCH", {"no_shorting": False})
+    order(x, type="limit", limit_price="1.00")
+    status, answer = order(x, "sell", type="limit", limit_price="900.00")
+    assert (status, answer["code"], answer["message"]) == (403, 40310000, "cannot open a short sell while a long buy order is open")
+
+
+def test_outside_hours_an_order_reserves_the_last_price():
+    x = exchange(start=NOON.replace(hour=18))
+    order(x, qty="10")
+    account = ask(x, "/v2/account")[1]
+    assert Decimal(account["cash"]) - Decimal(account["buying_power"]) == 10 * Decimal(str(round(x.market.raw_bar(NAME, NOON.date()).close, 4)))
+
+
+def test_parts_of_shares_go_with_simple_orders_only():
+    assert order(exchange(), qty="0.5", order_class="bracket")[1] == {"code": 42210000, "message": "fractional orders must be simple orders"}
+
+
+def test_ids_are_uuids_of_version_4():
+    x = exchange()
+    placed = order(x)[1]
+    assert {UUID(placed[k]).version for k in ("id", "client_order_id", "asset_id")} == {4} and UUID(placed["id"]).variant == RFC_4122
+
+
+def test_a_deposit_reaches_an_account_that_owes_money():
+    x = exchange(cash=1000, multiplier=2)
+    price = x.market.quote_at(NAME, x.now).ask
+    order(x, qty=str(int(1800 / price)))
+    x.advance_by(120)
+    owed = Decimal(ask(x, "/v2/account")[1]["cash"])
+    x.flow("CSD", Decimal("0.01"))
+    assert owed < 0 and Decimal(ask(x, "/v2/account")[1]["cash"]) == owed + Decimal("0.01")
+    with pytest.raises(InputError):
+        x.flow("CSW", Decimal("0.01"))
 
 
 def test_every_kind_is_documented_and_tried_in_this_module():
@@ -502,6 +639,22 @@ quantity = 3
     assert position(x) in (0, 3, 4) and x.market.splits[0].ratio == Decimal("1.5")
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("fault = 3", "[[fault]]"), ("[fault]", "[[fault]]"), ("[[fault]]", "not TOML"), ('[[fault]]\nkind="drop"', "lacks method and path"), ('split_lag_s = "x"', "split_lag_s"),
+        ('[[fault]]\nmethod="GET"\npath="/"\nkind="drop"\nnth="a"', "nth"), ('[[fault]]\nmethod="GET"\npath="/"\nkind="gale"', "gale"), ("profile = 5", "profile"),
+        ('feed = "x"', "feed"), ('time_in_force = ["gtd"]', "gtd"), ("time_in_force = 5", "times in force"), ("time_in_force = [[1]]", "time"), ('[[flow]]\nat="noon"\nkind="CSD"\namount=1', "at is"),
+    ],
+)  # fmt: skip
+def test_a_fault_file_that_cannot_be_is_one_line(tmp_path, written, told):
+    path = tmp_path / "trouble.toml"
+    path.write_text(written if told != "not TOML" else "[[fault]")
+    with pytest.raises(InputError) as refused:
+        SimulatedExchange(seed=3, panel=PANEL, at=NOON, faults=path)
+    assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
 def simulate(*arguments, cwd):
     return subprocess.Popen([sys.executable, "-m", "v23.cli", "simulate", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"})
 
@@ -532,9 +685,35 @@ def test_the_command_says_where_it_is_ends_clean_and_goes_on_from_its_record(tmp
     assert other.wait(60) == 1 and "belongs to another simulated account" in other.stderr.read()
 
 
+def test_the_command_ends_in_the_middle_of_everything(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from websockets.sync.client import connect
+
+    made = simulate("--port", "0", "--speed", "60", "--at", "2026-03-10T10:00-04:00", "--record", "run.jsonl", cwd=tmp_path)
+    facts = json.loads(made.stdout.readline())
+    keys = {"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "s"}
+    with connect(facts["stream_url"]) as orders, connect(facts["data_stream_url"]), ThreadPoolExecutor() as pool:
+        orders.send(json.dumps({"action": "auth", "key": "k", "secret": "s"}))
+        assert json.loads(orders.recv(5))["data"]["status"] == "authorized"
+        fault = {"method": "GET", "path_prefix": "/v2/account", "kind": "accept_then_hang", "seconds": 60}
+        assert requests.post(f"{facts['url']}/sim/faults", json=fault, timeout=10).status_code == 200
+        waiting = pool.submit(requests.get, f"{facts['url']}/v2/account", headers=keys, timeout=30)
+        while not requests.get(f"{facts['url']}/sim/faults", timeout=10).json()["log"]:
+            pass
+        made.send_signal(signal.SIGTERM)
+        assert made.wait(10) == 0
+        assert isinstance(waiting.exception(10), requests.ConnectionError)  # never a 500 that no fault asked for
+    told = made.communicate()[1]
+    assert "Traceback" not in told and told.count("\n") == 1, told
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("--record", "."), "the record"),
+        (("--speed", "inf"), "--speed"),
+        (("--bars", "bad.csv"), "bad.csv"),
         (("--faults", "missing.toml"), "missing.toml"),
         (("--faults", "bad.toml"), "gust"),
         (("--host", "0.0.0.0"), "--expose"),
@@ -548,6 +727,7 @@ def test_the_command_says_where_it_is_ends_clean_and_goes_on_from_its_record(tmp
 )
 def test_a_wrong_argument_is_one_line(tmp_path, arguments, told):
     (tmp_path / "bad.toml").write_text("[[gust]]\n")
+    (tmp_path / "bad.csv").write_text("one,two\n1,2\n")
     done = simulate("--port", "0", *arguments, cwd=tmp_path)
     out, err = done.communicate(timeout=60)
     assert done.returncode == 2 and told in err and "Traceback" not in err and out == ""

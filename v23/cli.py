@@ -410,10 +410,12 @@ def simulate(
 
       v23 simulate --at 2026-03-10T10:00-04:00 --faults wild --record run.jsonl
     """
-    from v23.exchange_host import ExchangeHost, SimulatedExchange, Serving, opening_instant, serve_until_told
+    from v23.exchange_host import MAX_SPEED, ExchangeHost, SimulatedExchange, Serving, opening_instant, serve_until_told
 
     if bool(key) != bool(secret):
         raise InputError("--key and --secret go together; one of them is missing")
+    if speed > MAX_SPEED:
+        raise InputError(f"--speed is {speed:g}; at most {MAX_SPEED:g} virtual seconds a second are expected")
     serving = Serving(port, host, 0.0, (key, secret) if key else None, expose)
     if state is not None:
         served: ExchangeHost | SimulatedExchange = ExchangeHost(state, serving=serving)

@@ -424,6 +424,8 @@ One = Callable[[SimulatedAccount, str, datetime], dict[str, Any] | None]
 
 def _found(x: SimulatedAccount, query: Query, one: One) -> dict[str, Any]:
     symbols, moment = _symbols(query), instant_shown(x, query)
+    if moment and len(symbols) > 1:
+        x.market.prepare_at(symbols, moment)
     return {s: found for s in symbols if (found := one(x, s, moment))} if moment else {}
 
 

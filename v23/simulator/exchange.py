@@ -80,7 +80,7 @@ def route(x: SimulatedAccount, method: str, path: str, query: Query, body: bytes
     return respond(404, {"code": 40410000, "message": f"endpoint not found: {method} {path} is not part of the simulation"})
 
 # %% ../../nbs/components/757_simulator_exchange.ipynb #db5c14af
-JOURNAL_VERSION = 3  # Raised when equal commands would no longer give equal accounts
+JOURNAL_VERSION = 4  # Raised when equal commands would no longer give equal accounts
 
 
 def read_journal(path: Path, header: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
@@ -101,7 +101,7 @@ def read_journal(path: Path, header: Mapping[str, Any]) -> tuple[list[dict[str, 
 # %% ../../nbs/components/757_simulator_exchange.ipynb #45b4cd38
 def read_header(path: Path) -> dict[str, Any]:
     "What the account of a journal was made from; empty when there is none yet, or it does not begin with one."
-    first = path.read_bytes().partition(b"\n")[0] if path.exists() else b""
+    first = path.read_bytes().partition(b"\n")[0] if path.is_file() else b""
     try:
         kept = json.loads(first or b"{}")
     except ValueError:
@@ -110,11 +110,14 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def lock_file(path: Path) -> Any:
-    "A file open for appending that nobody else has; raises OwnedError."
+    "A file open for appending that nobody else has; raises OwnedError, or InputError where no file can be."
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    kept = open(path, "ab")  # noqa: SIM115  (held for the life of the exchange)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = open(path, "ab")  # noqa: SIM115  (held for the life of the exchange)
+    except OSError as e:
+        raise InputError(f"the record {path} cannot be written: {e.strerror}") from None
     try:
         fcntl.flock(kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -156,6 +159,7 @@ def by_hand(x: SimulatedAccount, order: ManualOrder) -> None:
         post_order(x, {}, json.dumps(body).encode())
     except Refusal:
         return
+    x.on_account_event("by_hand", f"{order.side} {text(order.quantity)} {order.symbol}")
 
 
 class JournaledAccount(SimulatedAccount):
@@ -215,6 +219,7 @@ class Exchange(JournaledAccount):
         super().__init__(panel, seed, start, scenario.terms(Decimal(cash), multiplier), journal)
         self.lock = threading.RLock()
         self.faults = FaultPlan([replace(f) for f in scenario.faults], scenario.profile, seed, lambda: self.now)
+        self.on_account_event = lambda kind, subject: self.faults.note(kind, "ACCOUNT", subject, "")
         self.on_order_fault = lambda order, fault: self.faults.note(fault.kind, "ORDER", "/v2/orders", order.client_order_id)
 
     def advance_to(self, moment: datetime) -> None:
@@ -240,7 +245,7 @@ class Exchange(JournaledAccount):
         "Money comes or goes now: CSD, CSW or JNLC; raises InputError for what cannot be, or is not there."
         with self.lock:
             planned = Flow(self._now, kind, Decimal(amount))
-            if self.cash + planned.net < 0:
+            if planned.net < 0 and self.cash + planned.net < 0:
                 raise InputError(f"the amount of {kind} is {amount}; the account holds {text(self.cash.quantize(CENT))} in cash")
             self._command({"flow": kind, "amount": text(planned.amount)})
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['JSON', 'GROUPS', 'PERIOD_DAYS', 'one_order', 'post_order', 'keep', 'patch_order', 'list_orders', 'get_order',
-           'get_order_by_client_id', 'delete_order', 'delete_orders', 'symbol_of', 'ratio', 'position_json',
-           'list_positions', 'get_position', 'delete_position', 'delete_positions', 'get_account', 'get_configurations',
-           'patch_configurations', 'list_activities', 'portfolio_span', 'portfolio_history', 'get_clock',
-           'get_calendar', 'asset_json', 'list_assets', 'get_asset']
+           'get_order_by_client_id', 'delete_order', 'delete_orders', 'symbol_of', 'ratio', 'close_before',
+           'position_json', 'list_positions', 'get_position', 'delete_position', 'delete_positions', 'get_account',
+           'get_configurations', 'patch_configurations', 'list_activities', 'portfolio_span', 'portfolio_history',
+           'get_clock', 'bells', 'get_calendar', 'asset_json', 'list_assets', 'get_asset']
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #4dcb0d8a
 import json
@@ -15,12 +15,13 @@ import re
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import ROUND_DOWN, Decimal
+from functools import lru_cache
 from typing import Any
 
 from ..errors import InputError
 from ..market_calendar import next_session, session_hours, session_of, sessions_between
 from v23.simulator.account import (
-    SimOrder, SimulatedAccount, asset_id, available, buying_power, equity, fractionable, held, mark, reserved_cash, session_for, shown,
+    Holding, SimOrder, SimulatedAccount, asset_id, available, buying_power, equity, fractionable, held, mark, mark_holdings, reserved_cash, session_for, shown,
 )  # fmt: skip
 from .book import arrive, cancel, end, has_fault, latency, swap
 from .rules import check_account, listed, read_order, read_replacement, tradable
@@ -147,25 +148,45 @@ def ratio(part: Decimal, of: Decimal) -> str:
     return text((part / abs(of)).quantize(MICRO)) if of else "0"
 
 
-def position_json(x: SimulatedAccount, symbol: str) -> dict[str, Any]:
+def _paid_json(symbol: str, h: Holding) -> str:
+    "What a position says of itself whatever the market does: the beginning of its JSON."
+    if h.shown is None or h.shown[:2] != (h.quantity, h.cost):
+        h.shown = h.quantity, h.cost, json.dumps({
+            "asset_id": asset_id(symbol), "symbol": symbol, "exchange": "NASDAQ", "asset_class": "us_equity", "asset_marginable": False, "qty": text(h.quantity),
+            "avg_entry_price": text((h.cost / h.quantity).quantize(MICRO)), "side": "long" if h.quantity > 0 else "short", "cost_basis": text(h.cost.quantize(CENT)),
+        })[:-1]  # fmt: skip
+    return h.shown[2]
+
+
+def close_before(x: SimulatedAccount, symbol: str) -> tuple[Decimal, str]:
+    "The close before today, dollars, and as text."
+    key = symbol, session_of(x._now)
+    if key not in x.befores:
+        if next(iter(x.befores), key)[1] != key[1]:  # another day's
+            x.befores.clear()
+        price = Decimal(str(round(x.market.close_before(*key) or 0.0, 4)))
+        x.befores[key] = price, text(price)
+    return x.befores[key]
+
+
+def position_json(x: SimulatedAccount, symbol: str) -> str:
     "A position with Alpaca's keys."
     h, price = x.holdings[symbol], mark(x, symbol, x._now)
-    gain, basis = h.quantity * price - h.cost, h.quantity * price - h.day_basis
-    before = Decimal(str(round(x.market.previous_close(symbol, x._now) or 0.0, 4)))
     value = h.quantity * price
-    return {
-        "asset_id": asset_id(symbol), "symbol": symbol, "exchange": "NASDAQ", "asset_class": "us_equity", "asset_marginable": False,
-        "qty": text(h.quantity), "qty_available": text(available(x, symbol)), "avg_entry_price": text((h.cost / h.quantity).quantize(MICRO)),
-        "side": "long" if h.quantity > 0 else "short", "market_value": text(value), "cost_basis": text(h.cost.quantize(CENT)),
-        "unrealized_pl": text(gain.quantize(CENT)), "unrealized_plpc": ratio(gain, h.cost),
-        "unrealized_intraday_pl": text(basis.quantize(CENT)), "unrealized_intraday_plpc": ratio(basis, h.day_basis),
-        "current_price": text(price), "lastday_price": text(before), "change_today": ratio(price - before, before),
-    }  # fmt: skip
+    gain, basis = value - h.cost, value - h.day_basis
+    before, written = close_before(x, symbol)
+    return (
+        f'{_paid_json(symbol, h)}, "qty_available": "{text(available(x, symbol))}", "market_value": "{text(value)}", '
+        f'"unrealized_pl": "{text(gain.quantize(CENT))}", "unrealized_plpc": "{ratio(gain, h.cost)}", '
+        f'"unrealized_intraday_pl": "{text(basis.quantize(CENT))}", "unrealized_intraday_plpc": "{ratio(basis, h.day_basis)}", '
+        f'"current_price": "{text(price)}", "lastday_price": "{written}", "change_today": "{ratio(price - before, before)}"}}'
+    )
 
 
 def list_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/positions."
-    return respond(200, [position_json(x, s) for s in sorted(x.holdings)])
+    mark_holdings(x)
+    return Response(200, f"[{', '.join([position_json(x, s) for s in sorted(x.holdings)])}]".encode(), JSON)
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #e1d42e2d
 def _held(x: SimulatedAccount, key: str) -> str:
@@ -177,7 +198,7 @@ def _held(x: SimulatedAccount, key: str) -> str:
 
 def get_position(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
     "GET /v2/positions/{symbol or asset id}."
-    return respond(200, position_json(x, _held(x, key)))
+    return Response(200, position_json(x, _held(x, key)).encode(), JSON)
 
 
 def delete_position(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
@@ -211,8 +232,9 @@ def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response
 # %% ../../nbs/components/754_simulator_trading.ipynb #00ea9ab1
 def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/account, with Alpaca's keys."
+    marks = mark_holdings(x)
     total, cash, power = equity(x, x._now), x.cash.quantize(CENT), max(ZERO, buying_power(x)).quantize(CENT)
-    values = [h.quantity * mark(x, s, x._now) for s, h in x.holdings.items()]
+    values = [h.quantity * marks[s] for s, h in x.holdings.items()]
     long, short = (sum((v for v in values if v * sign > 0), ZERO).quantize(CENT) for sign in (1, -1))
     settled = max(ZERO, x.cash - reserved_cash(x)).quantize(CENT)
     today = sum((amount for at, amount in x.flows if session_of(at) == session_of(x._now)), ZERO)
@@ -329,8 +351,14 @@ def _flows(x: SimulatedAccount, kind: str, session: date) -> float:
 def get_clock(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/clock: virtual time."
     session, is_open = session_for(x._now)
+    return Response(200, f'{{"timestamp": "{x.now.isoformat()}", {bells(session, is_open)}}}'.encode(), JSON)
+
+
+@lru_cache(maxsize=1024)
+def bells(session: date, is_open: bool) -> str:
+    "What a clock says beside the time."
     opens, closes = session_hours(next_session(session) if is_open else session).open, session_hours(session).close
-    return respond(200, {"timestamp": x.now.isoformat(), "is_open": is_open, "next_open": opens.isoformat(), "next_close": closes.isoformat()})
+    return f'"is_open": {str(is_open).lower()}, "next_open": "{opens.isoformat()}", "next_close": "{closes.isoformat()}"'
 
 
 def get_calendar(x: SimulatedAccount, query: Query, body: bytes) -> Response:

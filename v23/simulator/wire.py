@@ -21,12 +21,17 @@ ZERO = Decimal(0)
 
 def stamp(moment: datetime | None) -> str | None:
     "RFC 3339 with nanoseconds and Z; None stays None."
-    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
+    return None if moment is None else f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}000Z"
 
 
 def text(value: Decimal) -> str:
     "A decimal without exponent or trailing zeros."
-    return format(value.normalize(), "f") if value else "0"
+    if not value:
+        return "0"
+    plain = str(value)
+    if "E" in plain:
+        return format(value.normalize(), "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 @dataclass(frozen=True)
