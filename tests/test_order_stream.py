@@ -29,12 +29,13 @@ NAMES = PANEL.symbols[:4]
 @contextmanager
 def desk_in_real_time(tmp_path, listens=True):
     start = session_hours(DAY).open + timedelta(hours=2)
-    with ExchangeHost(tmp_path / "state", ExchangeConfig("", 3, start, Decimal(100_000)), panel=PANEL, serving=Serving(speed=1.0)) as host:
-        with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", exchange=host.url, panel=PANEL, stream=listens) as desk:
-            desk.engine.settings.__dict__.update(spread_threshold_bps=1e4, max_spread_bps=1e4)  # market orders all
-            desk.ready(DAY)
-            desk.look(DAY)
-            yield host, desk
+    folders = {"state": tmp_path / "state", "reports": tmp_path / "reports"}
+    host = ExchangeHost(tmp_path / "state", ExchangeConfig("", 3, start, Decimal(100_000)), panel=PANEL, serving=Serving(speed=1.0))
+    with host, open_desk(**folders, exchange=host.url, panel=PANEL, stream=listens) as desk:
+        desk.engine.settings.__dict__.update(spread_threshold_bps=1e4, max_spread_bps=1e4)  # market orders all
+        desk.ready(DAY)
+        desk.look(DAY)
+        yield host, desk
 
 
 def stream_of(desk):
@@ -108,9 +109,9 @@ def test_F23_a_socket_that_is_closed_again_and_again_loses_nothing(tmp_path):
 
 
 def test_a_stream_is_refused_where_time_moves_only_when_told(tmp_path):
-    with ExchangeHost(tmp_path / "state", ExchangeConfig("", 3, session_hours(DAY).open, Decimal(100_000)), panel=PANEL) as host:
-        with pytest.raises(InputError, match="real time"):
-            open_desk(state=tmp_path / "state", reports=tmp_path / "reports", host=host, stream=True)
+    host = ExchangeHost(tmp_path / "state", ExchangeConfig("", 3, session_hours(DAY).open, Decimal(100_000)), panel=PANEL)
+    with host, pytest.raises(InputError, match="real time"):
+        open_desk(state=tmp_path / "state", reports=tmp_path / "reports", host=host, stream=True)
 
 
 def test_a_desk_that_listens_closes_within_five_seconds(tmp_path):
