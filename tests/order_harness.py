@@ -114,10 +114,10 @@ class Storm:
         if kind < 0.05:
             return cls()
         every = {k: 0.012 for k in READ_FAULTS} | {k: 0.03 for k in SEND_FAULTS}
-        if kind < 0.20:  # orders that cannot be canceled, and end with the day
-            hangs = rng.random() < 0.65
-            return cls(every, stubborn="hang_cancel" if hangs else "no_fill", kill=0.9, patient=True, cancels=0.75 * hangs, lost={} if hangs else {"DELETE": 0.97})
-        if kind < 0.27:  # orders that never arrive
+        if kind < 0.21:  # orders that cannot be canceled, and end with the day
+            hangs = rng.random() < 0.7
+            return cls(every, stubborn="hang_cancel" if hangs else "no_fill", kill=0.9, patient=True, cancels=0.9 * hangs, lost={} if hangs else {"DELETE": 0.97})
+        if kind < 0.28:  # orders that never arrive
             return cls(every, kill=0.7, lost={"POST": 0.8})
         if kind < 0.35:  # processes that end while orders are still to be sent
             return cls(every | {k: 0.06 for k in SEND_FAULTS}, crash=0.04, order_faults=0.5, patient=rng.random() < 0.5)
@@ -204,7 +204,51 @@ def connect(broker: AlpacaAPI, adapter: LoopbackAdapter) -> AlpacaAPI:
     return broker
 
 
-class World:
+class Trader:
+    "Wants something each session, without a strategy, of a desk on a panel."
+
+    desk: SavingDesk
+    panel: Panel
+    settings: Settings
+    clock: Any
+    seed: int
+
+    def wants(self, session: date) -> list[tuple[OrderPlan, Decision]]:
+        "Targets of a session without a strategy: some sales, some small, large, too large and wide purchases."
+        desk = self.desk
+        holdings = {p.symbol: p for p in desk.engine.positions() if p.quantity > 0}
+        quotes = desk.broker.quotes(self.panel.symbols)
+        rng = random.Random(f"plan {self.seed} {session}")  # the same wishes after a crash
+        items: list[tuple[OrderPlan, Decision]] = []
+        for symbol in self.panel.symbols:
+            draw, size, share = rng.random(), rng.random(), rng.random()
+            quote = quotes.get(symbol)
+            price = quote.midpoint if quote is not None and quote.is_valid else math.nan
+            if symbol in holdings:
+                if draw > 0.55:
+                    continue
+                everything = holdings[symbol].quantity_available
+                quantity, side, purpose = everything if share < 0.6 or everything < 2 else Decimal(int(everything // 2)), Side.SELL, Purpose.EXIT
+            elif draw < 0.55 and math.isfinite(price):
+                dollars = (800 + 7_000 * share) if size < 0.6 else (11_000 + 25_000 * share) if size < 0.9 else 45_000.0
+                quantity, side, purpose = Decimal(int(dollars / price)), Side.BUY, Purpose.ENTRY
+            else:
+                continue
+            if quantity > 0:
+                items.append(self.wish(symbol, side, quantity, purpose, session, quote))
+        return sorted(items, key=lambda i: i[0].intent.side is Side.BUY)
+
+    def wish(self, symbol: str, side: Side, quantity: Decimal, purpose: Purpose, session: date, quote: Any, note: str = "") -> tuple[OrderPlan, Decision]:
+        "One parent, planned and checked as the desk would."
+        key = intent_key("soak", session, symbol, side, purpose, note)
+        price = quote.midpoint if quote is not None and quote.is_valid else math.nan
+        intent = OrderIntent(key, "soak", session, symbol, side, quantity, purpose, price, 0.0, self.panel.sectors.get(symbol, "UNKNOWN"))
+        end = session_hours(session).window(self.settings.risk)[1]
+        plan = plan_order(intent, quote, self.clock.now(), end, self.settings.execution, self.settings.risk.max_quote_age_s)
+        return plan, self.desk.gate(intent, quote)
+
+
+class World(Trader):
     "One account, one desk, and what an onlooker saw of them."
 
     def __init__(self, seed: int, folder: Path, storm: Storm | None = None, cash: Decimal = CASH, events: tuple[Any, ...] = (), start: datetime | None = None, **risk: Any):
@@ -233,7 +277,6 @@ class World:
         self.violations: list[tuple[str, str]] = []
         self.pairs: Counter[tuple[str, str]] = Counter()  # (fault, order state)
         self.faulted: dict[str, set[str]] = {}  # Order -> faults of the exchange it met
-        self.desk: SavingDesk
         self.start()
 
     # -- life and death of the desk
@@ -400,40 +443,6 @@ class World:
                 self.clock.sleep(20)
         return None
 
-    def wants(self, session: date) -> list[tuple[OrderPlan, Decision]]:
-        "Targets of a session without a strategy: some sales, some small, large, too large and wide purchases."
-        desk = self.desk
-        holdings = {p.symbol: p for p in desk.engine.positions() if p.quantity > 0}
-        quotes = desk.broker.quotes(self.panel.symbols)
-        rng = random.Random(f"plan {self.seed} {session}")  # the same wishes after a crash
-        items: list[tuple[OrderPlan, Decision]] = []
-        for symbol in self.panel.symbols:
-            draw, size, share = rng.random(), rng.random(), rng.random()
-            quote = quotes.get(symbol)
-            price = quote.midpoint if quote is not None and quote.is_valid else math.nan
-            if symbol in holdings:
-                if draw > 0.55:
-                    continue
-                everything = holdings[symbol].quantity_available
-                quantity, side, purpose = everything if share < 0.6 or everything < 2 else Decimal(int(everything // 2)), Side.SELL, Purpose.EXIT
-            elif draw < 0.55 and math.isfinite(price):
-                dollars = (800 + 7_000 * share) if size < 0.6 else (11_000 + 25_000 * share) if size < 0.9 else 45_000.0
-                quantity, side, purpose = Decimal(int(dollars / price)), Side.BUY, Purpose.ENTRY
-            else:
-                continue
-            if quantity > 0:
-                items.append(self.wish(symbol, side, quantity, purpose, session, quote))
-        return sorted(items, key=lambda i: i[0].intent.side is Side.BUY)
-
-    def wish(self, symbol: str, side: Side, quantity: Decimal, purpose: Purpose, session: date, quote: Any, note: str = "") -> tuple[OrderPlan, Decision]:
-        "One parent, planned and checked as the desk would."
-        key = intent_key("soak", session, symbol, side, purpose, note)
-        price = quote.midpoint if quote is not None and quote.is_valid else math.nan
-        intent = OrderIntent(key, "soak", session, symbol, side, quantity, purpose, price, 0.0, self.panel.sectors.get(symbol, "UNKNOWN"))
-        end = session_hours(session).window(self.settings.risk)[1]
-        plan = plan_order(intent, quote, self.clock.now(), end, self.settings.execution, self.settings.risk.max_quote_age_s)
-        return plan, self.desk.gate(intent, quote)
-
     def trade(self, session: date) -> None:
         "Plan once, work to the end; called again after a crash it goes on."
         desk = self.desk
@@ -471,7 +480,7 @@ class World:
         self.wait_until(hours.window(self.settings.risk)[0])
         self.come_back()
         self.try_to(lambda: self.compare(session))
-        self.wait_until(end - timedelta(minutes=rng.choice((12, 25, 25, 180))))
+        self.wait_until(end - timedelta(minutes=12 if self.storm.stubborn else rng.choice((12, 18, 25, 45))))
         if rng.random() < self.storm.kill:
             self.kill_at = self.wire.requests + (rng.randrange(30, 80) if self.storm.stubborn else rng.randrange(5, 60))
         if self.storm.steps:
