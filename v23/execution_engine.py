@@ -80,6 +80,11 @@ class OrderNotes:
         "Write down an error of a kind: execution, api or critical; a notice counts towards no limit."
         self.ledger.record("error", {"kind": kind, "code": code, "text": text, "session": session_of(self.clock.now())})
 
+    def failed(self, code: str, e: BrokerError, text: str = "") -> None:
+        "Write down a request that failed: to be throttled is nobody's error, and lost credentials are critical whatever was asked."
+        kind = "critical" if isinstance(e, AuthLost) else "notice" if e.status == 429 else "api"
+        self.error(kind, "AUTH_LOST" if kind == "critical" else code, f"{text}{e}")
+
 
 
 def session_is_over(order: Order, now: datetime) -> bool:
@@ -109,7 +114,7 @@ class OrderWire(OrderNotes):
             self.error("critical", "AUTH_LOST", str(e))
         except BrokerError as e:
             order = on_ambiguous(order, str(e), self.clock.now())
-            self.error("api", "REPLY_LOST", f"{order.symbol}: {e}")
+            self.failed("REPLY_LOST", e, f"{order.symbol}: ")
         crash_point("reply")
         self.keep(order)
         return order
@@ -119,7 +124,7 @@ class OrderWire(OrderNotes):
         try:
             seen = self.broker.order_by_client_id(order.client_order_id)
         except BrokerError as e:
-            self.error("api", "LOOKUP_FAILED", f"{order.symbol}: {e}")
+            self.failed("LOOKUP_FAILED", e, f"{order.symbol}: ")
             return order
         if seen is not None:
             self._missing.pop(order.client_order_id, None)
@@ -144,7 +149,7 @@ class OrderWire(OrderNotes):
         try:
             self.broker.cancel(order.order_id)
         except BrokerError as e:
-            self.error("api", "CANCEL_FAILED", f"{order.symbol}: {e}")
+            self.failed("CANCEL_FAILED", e, f"{order.symbol}: ")
             return order
         order = on_cancel_sent(order, self.clock.now())
         self.keep(order)
@@ -174,7 +179,7 @@ class OrderPoller:
         try:
             seen = {b.client_order_id: b for b in self.broker.orders(after=oldest - LOOK_BACK)}
         except BrokerError as e:
-            self.wire.error("api", "POLL_FAILED", str(e))
+            self.wire.failed("POLL_FAILED", e)
             return False
         now = self.clock.now()
         self.wire.keep(*(on_broker_order(o, seen[o.client_order_id], now) for o in live if o.client_order_id in seen))
@@ -195,7 +200,7 @@ class OrderPoller:
         try:
             fresh = [f for f in self.broker.fills(after) if f.fill_id not in known and f.order_id in orders]
         except BrokerError as e:
-            self.wire.error("api", "FILLS_FAILED", str(e))
+            self.wire.failed("FILLS_FAILED", e)
             return 0
         named = [replace(f, client_order_id=orders[f.order_id].client_order_id) for f in fresh]
         if named:
@@ -332,7 +337,7 @@ class WorkingEngine(EngineCore):
         try:
             quotes = self.broker.quotes(sorted({p.intent.symbol for p, _ in [*due, *unknown]}))
         except BrokerError as e:
-            self.wire.error("api", "QUOTES_FAILED", str(e))
+            self.wire.failed("QUOTES_FAILED", e)
             return False
         ready: list[Order] = []
         for plan, step in due:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULATED_KEYS', 'SNAPSHOTS', 'ORDER_COLUMNS', 'equity_points',
            'session_errors', 'losing_streak', 'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading',
-           'start_equity', 'kelly_estimate', 'exposures', 'Gate', 'is_lost', 'unreconciled', 'Wiring', 'OwnedState',
-           'DeskCore', 'WatchingDesk', 'SavingDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'TradingDesk',
-           'open_desk', 'read_status', 'describe_status', 'open_existing', 'read_orders']
+           'start_equity', 'kelly_estimate', 'exposures', 'Gate', 'is_lost', 'auth_lost', 'unreconciled', 'Wiring',
+           'OwnedState', 'DeskCore', 'WatchingDesk', 'SavingDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
+           'TradingDesk', 'open_desk', 'read_status', 'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -172,7 +172,7 @@ class Gate:
             sector_value=math.fsum(v for s, v in values.items() if self.sectors.get(s, "UNKNOWN") == sector),
             quantity_available=shares.get(intent.symbol, Decimal(0)) - selling,
             breaker_state=self.breakers.state,
-            entries_paused=self.breakers.entries_stopped or self.paused or any(is_lost(o, self.clock.now()) for o in live),
+            entries_paused=self.breakers.entries_stopped or self.paused or auth_lost(self.ledger, self.clock.now()) or any(is_lost(o, self.clock.now()) for o in live),
             killed=self.kill.is_active, daily_loss=self.daily_loss,
             entries_today=entries_today(self.ledger, session, intent.intent_id),
             consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
@@ -191,6 +191,12 @@ NOTED_SKEW_S = 2.0
 def is_lost(order: Order, now: datetime) -> bool:
     "Nobody has known for a minute whether this order exists: no entries until somebody does."
     return order.state is OrderState.UNKNOWN and order.sent_at is not None and (now - order.sent_at).total_seconds() > LOST_S
+
+
+def auth_lost(ledger: Ledger, now: datetime) -> bool:
+    "The broker refused our credentials within the last minute: entries try again once a minute at most."
+    recent = (e for e in ledger.events("error") if e.body["code"] == "AUTH_LOST")
+    return any((now - e.at).total_seconds() < LOST_S for e in recent)
 
 
 def unreconciled(ledger: Ledger) -> bool:
