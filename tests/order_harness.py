@@ -5,7 +5,6 @@ real client, without a socket and on virtual time. A `Storm` says what goes wron
 desk at a named point, as SIGKILL would, and opens it again from its files.
 """
 
-import hashlib
 import json
 import math
 import random
@@ -23,20 +22,19 @@ from typing import Any
 
 from v23.accounting import signed_positions
 from v23.adapters.alpaca import AlpacaAPI
-from v23.adapters.snapshots import CRASH_POINTS, on_crash_point, read_envelope
+from v23.adapters.snapshots import CRASH_POINTS, on_crash_point
 from v23.circuit_breakers import KillSwitch, fold_latches
 from v23.domain import BreakerState, Decision, OrderIntent, OrderPlan, OrderState, Purpose, Side
-from v23.errors import BrokerError, InputError, LedgerError, StateError, V23Error
+from v23.errors import BrokerError, InputError
 from v23.execution.order_lifecycle import intent_key, is_ours
 from v23.execution.order_routing import plan_order
 from v23.market_calendar import NEW_YORK, next_session, session_hours, session_of
 from v23.market_data import Panel
 from v23.risk.breaker_rules import breaker_state, entries_stopped
 from v23.settings import Secret, Settings, load_settings
-from v23.simulator.account import Flow, available, held
+from v23.simulator.account import available, held
 from v23.simulator.exchange import Exchange
 from v23.simulator.faults import Fault, FaultPlan, Scenario
-from v23.simulator.market import Split
 from v23.simulator.server import LoopbackAdapter, VirtualClock
 from v23.synthetic_market import synthetic_panel
 from v23.trading_desk import SavingDesk, Wiring
@@ -62,6 +60,10 @@ class WatchedClock(VirtualClock):
     "The exchange's time; who sleeps on it is woken by a kill."
 
     killed = False
+    offset = timedelta(0)  # Of the desk's clock from the exchange's
+
+    def now(self) -> datetime:
+        return super().now() + self.offset
 
     def sleep(self, seconds: float) -> None:
         if self.killed:
@@ -113,14 +115,14 @@ class Storm:
         kind = rng.random()
         if kind < 0.05:
             return cls()
-        every = {k: 0.012 for k in READ_FAULTS} | {k: 0.03 for k in SEND_FAULTS}
+        every = dict.fromkeys(READ_FAULTS, 0.012) | dict.fromkeys(SEND_FAULTS, 0.03)
         if kind < 0.21:  # orders that cannot be canceled, and end with the day
             hangs = rng.random() < 0.7
             return cls(every, stubborn="hang_cancel" if hangs else "no_fill", kill=0.9, patient=True, cancels=0.9 * hangs, lost={} if hangs else {"DELETE": 0.97})
         if kind < 0.28:  # orders that never arrive
             return cls(every, kill=0.7, lost={"POST": 0.8})
         if kind < 0.35:  # processes that end while orders are still to be sent
-            return cls(every | {k: 0.06 for k in SEND_FAULTS}, crash=0.04, order_faults=0.5, patient=rng.random() < 0.5)
+            return cls(every | dict.fromkeys(SEND_FAULTS, 0.06), crash=0.04, order_faults=0.5, patient=rng.random() < 0.5)
         level = rng.choice((0.02, 0.05, 0.10, 0.20, 0.40))
         chosen = [k for k in (*READ_FAULTS, *SEND_FAULTS) if rng.random() < 0.35]
         rates = {k: level / max(1, len(chosen)) * (4 if k in SEND_FAULTS else 1) for k in chosen}
@@ -177,6 +179,7 @@ class Wire(LoopbackAdapter):
         self.posts: Counter[str] = Counter()  # By client_order_id
         self.bodies: dict[str, set[bytes]] = {}
         self.methods: Counter[str] = Counter()
+        self.spoil: dict[str, tuple[str, random.Random]] = {}  # Path -> how its next list is spoiled
 
     def send(self, request: Any, timeout: Any = None, **ignored: Any) -> Any:
         self.requests += 1
@@ -190,11 +193,27 @@ class Wire(LoopbackAdapter):
             self.bodies.setdefault(cid, set()).add(body)
             self.world.on_post(order)
         try:
-            return super().send(request, timeout, **ignored)
+            return self.spoiled(request, super().send(request, timeout, **ignored))
         finally:
             self.world.after_request(self.requests)
             if is_order:
                 self.world.crash("wire")
+
+
+    def spoiled(self, request: Any, reply: Any) -> Any:
+        "A list with some rows gone, some twice, or in another order."
+        path = request.path_url.partition("?")[0]
+        if request.method != "GET" or path not in self.spoil or not isinstance(rows := reply.json() if reply.status_code == 200 and reply.content[:1] == b"[" else None, list):
+            return reply
+        kind, rng = self.spoil.pop(path)
+        if kind == "drop":
+            rows = [r for r in rows if rng.random() < 0.6]
+        elif kind == "duplicate":
+            rows = [r for r in rows for _ in range(1 + (rng.random() < 0.5))]
+        else:
+            rng.shuffle(rows)
+        reply._content = json.dumps(rows).encode()
+        return reply
 
 
 def connect(broker: AlpacaAPI, adapter: LoopbackAdapter) -> AlpacaAPI:
@@ -390,6 +409,8 @@ class World(Trader):
         if body["side"] == "sell":
             self.check_sale(cid, symbol, quantity)
         if known.purpose is Purpose.ENTRY:
+            if not math.isfinite(self.desk.gate.equity) or abs((self.clock.now() - self.exchange.now).total_seconds()) > 30:
+                self.wrong("entries_unready", f"{cid} {symbol}: equity {self.desk.gate.equity}, clock {self.clock.now()} of {self.exchange.now}")
             if self.latched:
                 self.wrong("entries_after_latch", f"{cid} {symbol} at {self.exchange.now}")
             if not self.desk.kill.is_active:
@@ -456,6 +477,8 @@ class World(Trader):
             desk.engine.work(session, session_hours(session).window(self.settings.risk)[1])
         except KillSeen:
             self.watched = False
+            for _ in range(5 if self.storm.cancels else 0):
+                desk.engine.cancel_all_pending()  # somebody is impatient
             desk.look(session)
         finally:
             self.watched = self.clock.killed = False
@@ -654,6 +677,15 @@ class Outcome:
     violations: list[tuple[str, str]]
     chain: str
     points: Counter[str]  # Crash points at which a process ended
+
+
+def tick(engine: Any, session: date, window_end: datetime, seconds: float) -> None:
+    "One turn of the engine's loop, and some time."
+    steps = engine._open_steps(session, window_end)
+    acted = bool(steps) and engine._act(steps)
+    if not acted:
+        engine.clock.sleep(seconds)
+    engine.tracker.poll()
 
 
 def scratch() -> str | None:

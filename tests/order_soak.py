@@ -24,11 +24,11 @@ JUDGED_FROM = 1_000  # Sessions; fewer cannot meet every pair often enough
 READS = ("error", "auth", "429", "429_bare", "drop", "redirect", "half_body", "garbage", "malformed", "empty", "new_fields", "crash", "kill")
 LIFE = ("sending", "unknown", "working")  # Of every order that leaves
 REACHABLE: dict[str, tuple[str, ...]] = (
-    {fault: STATES for fault in READS}
+    dict.fromkeys(READS, STATES)
     | {"stale": tuple(s for s in STATES if s != "sending")}
-    | {fault: ("sending", "working", "cancel_sent") for fault in ("accept_then_error", "accept_then_hang_up", "accept_then_hang")}
+    | dict.fromkeys(("accept_then_error", "accept_then_hang_up", "accept_then_hang"), ("sending", "working", "cancel_sent"))
     | {"hide_order": ("sending", "unknown")}
-    | {fault: (*LIFE, "filled") for fault in ("overfill", "bust", "correct", "strange")}
+    | dict.fromkeys(("overfill", "bust", "correct", "strange"), (*LIFE, "filled"))
     | {
         "reject": (*LIFE, "rejected"),
         "no_fill": (*LIFE, "cancel_sent", "canceled", "expired"),

@@ -1,11 +1,10 @@
 "Answers of the broker that cannot be used: none of them ends the desk, and none is read as something it is not."
 
-from decimal import Decimal
 
 import pytest
 from order_harness import Storm, World
 
-from v23.errors import Ambiguous, BrokerError
+from v23.errors import BrokerError
 
 
 @pytest.fixture
