@@ -133,7 +133,7 @@ class Sweeper:
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # the server of forks finds what it loads ahead
         self.context.set_forkserver_preload(["crash_sweep"])
 
-    def live(self, job: str, wanted: str, after_requests: int = 0, fresh: bool = False) -> int:
+    def live(self, job: str, wanted: str, after_requests: int = 0, fresh: bool = False, by: int = signal.SIGKILL) -> int:
         "Start a process, wait for its end, or end it at a random moment; its exit code."
         self.ready_file.unlink(missing_ok=True)
         asked = (self.server.url, str(self.state), self.seed, self.session.isoformat(), job, wanted, str(self.ready_file), time.time())
@@ -146,13 +146,13 @@ class Sweeper:
             child = self.context.Process(target=run, args=asked)
             child.start()
             ended = lambda: child.exitcode  # noqa: E731
-        limit = time.monotonic() + 120
+        limit = told = time.monotonic() + 120
         while ended() is None and time.monotonic() < limit:
             if after_requests and self.server.shell.requests - begun >= after_requests and self.ready_file.exists():
-                os.kill(child.pid, signal.SIGKILL)
-                after_requests = 0
+                os.kill(child.pid, by)
+                after_requests, told = 0, time.monotonic()
             time.sleep(0.001)
-        code = ended()
+        code, self.ended_after = ended(), max(0.0, time.monotonic() - told)
         if code is None:
             os.kill(child.pid, signal.SIGKILL)
             self.result.wrong.append(f"a process that {job}s with {wanted or 'no crash'} did not end in 120 s")
@@ -160,7 +160,7 @@ class Sweeper:
         errors = child.communicate()[1].decode() if fresh else child.join() or ""
         if self.ready_file.exists():
             (self.result.fresh if fresh else self.result.ready).append(float(self.ready_file.read_text()))
-        if code not in (0, -9):
+        if code not in (0, -9, -by):
             said = errors[-300:]
             self.result.wrong.append(f"a process that {job}s ended with {code} {said}")
         return code

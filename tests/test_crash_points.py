@@ -39,3 +39,22 @@ def test_every_point_is_passed_somewhere():
 
     text = "".join(p.read_text() for p in Path(v23.__file__).parent.rglob("*.py"))
     assert [n for n in CRASH_POINTS if f'crash_point("{n}")' not in text] == []
+
+
+@pytest.mark.timeout(300)
+def test_F61_told_to_end_in_the_middle_of_a_day_a_process_ends_at_once_and_the_next_goes_on(tmp_path, v23_seed):
+    import signal
+
+    from crash_sweep import Sweeper
+
+    sweeper = Sweeper(tmp_path, v23_seed)
+    with sweeper.server:
+        try:
+            for requests in (12, 20, 30):
+                code = sweeper.live("trade", "", requests, by=signal.SIGTERM)
+                assert code in (0, -signal.SIGTERM) and sweeper.ended_after < 5.0
+                sweeper.look("SIGTERM")
+            sweeper.settle()
+        finally:
+            sweeper.exchange.close()
+    assert [w for w in sweeper.result.wrong if "ended with -15" not in w] == [] and sweeper.result.orders > 3

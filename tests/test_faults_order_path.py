@@ -535,3 +535,17 @@ def test_F64_over_thirty_sessions_files_descriptors_and_memory_stay_flat(tmp_pat
         settled(world)
     finally:
         world.close()
+
+
+def test_F69_the_peak_comes_from_the_record_whatever_was_restarted(world):
+    from v23.market_calendar import previous_session
+
+    at(world)
+    world.ledger.record("session_closed", {"session": previous_session(world.session), "equity": Decimal(460_000), "cash": Decimal(460_000), "gross_exposure": 0.0, "positions": {}})
+    world.restart()
+    world.desk.look(world.session)
+    assert {x.name for x in world.desk.breakers.latches} >= {"drawdown_reduce"}
+    plan(world, names(world, 1))
+    world.restart()
+    world.desk.look(world.session)
+    assert world.desk.breakers.reduced

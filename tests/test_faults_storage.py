@@ -113,7 +113,7 @@ def nobody(folder: str, answer) -> None:
     try:
         World(3, Path(folder), Storm())
         answer.put("opened")
-    except BaseException as e:
+    except (V23Error, OSError) as e:
         answer.put(type(e).__name__)
 
 

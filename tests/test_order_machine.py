@@ -25,8 +25,9 @@ from v23.market_calendar import NEW_YORK, is_session, next_session, session_hour
 from v23.simulator.account import held
 from v23.simulator.market import Split
 
-EXAMPLES, STEPS = int(os.environ.get("V23_EXAMPLES", "60")), int(os.environ.get("V23_STEPS", "50"))
+EXAMPLES, STEPS = int(os.environ.get("V23_EXAMPLES", "300")), int(os.environ.get("V23_STEPS", "50"))
 SPLIT = "XAAB"
+CHAINS: list[str] = []  # Of the histories so far
 ANY_TIME = (OrderState.ABANDONED, OrderState.DENIED)  # Given up or never sent as far as we knew: adopted when they appear after all
 
 
@@ -276,14 +277,25 @@ class OrderPath(RuleBasedStateMachine):
                     assert not left, report
             found = {k: v for k, v in world.verdict().items() if v}
             assert found == {}, world.violations
+            CHAINS.append(world.chain())
         finally:
             world.close()
             self.folder.cleanup()
 
 
+def histories(examples: int) -> list[str]:
+    "Run so many sequences; the hash chains they ended with."
+    CHAINS.clear()
+    wanted = settings(max_examples=examples, stateful_step_count=STEPS, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(OrderPath, settings=wanted)
+    return list(CHAINS)
+
+
 @pytest.mark.timeout(3600)
 def test_I1_to_I16_hold_whatever_happens():
-    run_state_machine_as_test(
-        OrderPath,
-        settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck)),
-    )
+    assert len(set(histories(EXAMPLES))) > EXAMPLES * 0.9
+
+
+def test_the_same_seed_gives_the_same_sequences_to_the_byte():
+    first = histories(6)
+    assert len(first) >= 6 and histories(6) == first
