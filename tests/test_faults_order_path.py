@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from order_harness import FIRST, Storm, World, tick
 
+from v23.circuit_breakers import KillSwitch
 from v23.domain import OrderState, Purpose, Side
 from v23.market_calendar import session_hours
 
@@ -549,3 +550,22 @@ def test_F69_the_peak_comes_from_the_record_whatever_was_restarted(world):
     world.restart()
     world.desk.look(world.session)
     assert world.desk.breakers.reduced
+
+
+@pytest.mark.parametrize("place", ["ledger", "file", "sentinel"])
+def test_F72_a_kill_is_remembered_by_who_starts_next_from_any_of_three_places(place, world):
+    at(world)
+    world.desk.kill.activate("drill")
+    state = world.folder / "state"
+    sentinel, file = state / "KILL", state / "circuit_breakers" / "kill_switch_state.json"
+    assert sentinel.exists() and file.exists() and world.ledger.last("kill") is not None
+    for path in {"ledger": (sentinel, file), "file": (sentinel,), "sentinel": (file,)}[place]:
+        path.unlink()
+    if place != "ledger":
+        assert KillSwitch(None, world.clock, None, state).is_active  # read by somebody without a ledger
+    world.restart()
+    assert world.desk.kill.is_active
+    world.desk.look(world.session)
+    plan(world, names(world, 3))
+    work(world)
+    assert len(world.wire.posts) == 0
