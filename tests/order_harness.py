@@ -61,6 +61,10 @@ class WatchedClock(VirtualClock):
     "The exchange's time; who sleeps on it is woken by a kill."
 
     killed = False
+    offset = timedelta(0)  # Of the desk's clock from the exchange's
+
+    def now(self) -> datetime:
+        return super().now() + self.offset
 
     def sleep(self, seconds: float) -> None:
         if self.killed:
@@ -113,10 +117,10 @@ class Storm:
         if kind < 0.05:
             return cls()
         every = dict.fromkeys(READ_FAULTS, 0.012) | dict.fromkeys(SEND_FAULTS, 0.03)
-        if kind < 0.20:  # orders that cannot be canceled, and end with the day
-            hangs = rng.random() < 0.65
-            return cls(every, stubborn="hang_cancel" if hangs else "no_fill", kill=0.9, patient=True, cancels=0.75 * hangs, lost={} if hangs else {"DELETE": 0.97})
-        if kind < 0.27:  # orders that never arrive
+        if kind < 0.21:  # orders that cannot be canceled, and end with the day
+            hangs = rng.random() < 0.7
+            return cls(every, stubborn="hang_cancel" if hangs else "no_fill", kill=0.9, patient=True, cancels=0.9 * hangs, lost={} if hangs else {"DELETE": 0.97})
+        if kind < 0.28:  # orders that never arrive
             return cls(every, kill=0.7, lost={"POST": 0.8})
         if kind < 0.35:  # processes that end while orders are still to be sent
             return cls(every | dict.fromkeys(SEND_FAULTS, 0.06), crash=0.04, order_faults=0.5, patient=rng.random() < 0.5)
@@ -176,6 +180,7 @@ class Wire(LoopbackAdapter):
         self.posts: Counter[str] = Counter()  # By client_order_id
         self.bodies: dict[str, set[bytes]] = {}
         self.methods: Counter[str] = Counter()
+        self.spoil: dict[str, tuple[str, random.Random]] = {}  # Path -> how its next list is spoiled
 
     def send(self, request: Any, timeout: Any = None, **ignored: Any) -> Any:
         self.requests += 1
@@ -189,11 +194,27 @@ class Wire(LoopbackAdapter):
             self.bodies.setdefault(cid, set()).add(body)
             self.world.on_post(order)
         try:
-            return super().send(request, timeout, **ignored)
+            return self.spoiled(request, super().send(request, timeout, **ignored))
         finally:
             self.world.after_request(self.requests)
             if is_order:
                 self.world.crash("wire")
+
+
+    def spoiled(self, request: Any, reply: Any) -> Any:
+        "A list with some rows gone, some twice, or in another order."
+        path = request.path_url.partition("?")[0]
+        if request.method != "GET" or path not in self.spoil or not isinstance(rows := reply.json() if reply.status_code == 200 and reply.content[:1] == b"[" else None, list):
+            return reply
+        kind, rng = self.spoil.pop(path)
+        if kind == "drop":
+            rows = [r for r in rows if rng.random() < 0.6]
+        elif kind == "duplicate":
+            rows = [r for r in rows for _ in range(1 + (rng.random() < 0.5))]
+        else:
+            rng.shuffle(rows)
+        reply._content = json.dumps(rows).encode()
+        return reply
 
 
 def connect(broker: AlpacaAPI, adapter: LoopbackAdapter) -> AlpacaAPI:
@@ -203,7 +224,51 @@ def connect(broker: AlpacaAPI, adapter: LoopbackAdapter) -> AlpacaAPI:
     return broker
 
 
-class World:
+class Trader:
+    "Wants something each session, without a strategy, of a desk on a panel."
+
+    desk: ReadyDesk
+    panel: Panel
+    settings: Settings
+    clock: Any
+    seed: int
+
+    def wants(self, session: date) -> list[tuple[OrderPlan, Decision]]:
+        "Targets of a session without a strategy: some sales, some small, large, too large and wide purchases."
+        desk = self.desk
+        holdings = {p.symbol: p for p in desk.engine.positions() if p.quantity > 0}
+        quotes = desk.broker.quotes(self.panel.symbols)
+        rng = random.Random(f"plan {self.seed} {session}")  # the same wishes after a crash
+        items: list[tuple[OrderPlan, Decision]] = []
+        for symbol in self.panel.symbols:
+            draw, size, share = rng.random(), rng.random(), rng.random()
+            quote = quotes.get(symbol)
+            price = quote.midpoint if quote is not None and quote.is_valid else math.nan
+            if symbol in holdings:
+                if draw > 0.55:
+                    continue
+                everything = holdings[symbol].quantity_available
+                quantity, side, purpose = everything if share < 0.6 or everything < 2 else Decimal(int(everything // 2)), Side.SELL, Purpose.EXIT
+            elif draw < 0.55 and math.isfinite(price):
+                dollars = (800 + 7_000 * share) if size < 0.6 else (11_000 + 25_000 * share) if size < 0.9 else 45_000.0
+                quantity, side, purpose = Decimal(int(dollars / price)), Side.BUY, Purpose.ENTRY
+            else:
+                continue
+            if quantity > 0:
+                items.append(self.wish(symbol, side, quantity, purpose, session, quote))
+        return sorted(items, key=lambda i: i[0].intent.side is Side.BUY)
+
+    def wish(self, symbol: str, side: Side, quantity: Decimal, purpose: Purpose, session: date, quote: Any, note: str = "") -> tuple[OrderPlan, Decision]:
+        "One parent, planned and checked as the desk would."
+        key = intent_key("soak", session, symbol, side, purpose, note)
+        price = quote.midpoint if quote is not None and quote.is_valid else math.nan
+        intent = OrderIntent(key, "soak", session, symbol, side, quantity, purpose, price, 0.0, self.panel.sectors.get(symbol, "UNKNOWN"))
+        end = session_hours(session).window(self.settings.risk)[1]
+        plan = plan_order(intent, quote, self.clock.now(), end, self.settings.execution, self.settings.risk.max_quote_age_s)
+        return plan, self.desk.gate(intent, quote)
+
+
+class World(Trader):
     "One account, one desk, and what an onlooker saw of them."
 
     def __init__(self, seed: int, folder: Path, storm: Storm | None = None, cash: Decimal = CASH, events: tuple[Any, ...] = (), start: datetime | None = None, **risk: Any):
@@ -232,7 +297,6 @@ class World:
         self.violations: list[tuple[str, str]] = []
         self.pairs: Counter[tuple[str, str]] = Counter()  # (fault, order state)
         self.faulted: dict[str, set[str]] = {}  # Order -> faults of the exchange it met
-        self.desk: ReadyDesk
         self.start()
 
     # -- life and death of the desk
@@ -346,6 +410,8 @@ class World:
         if body["side"] == "sell":
             self.check_sale(cid, symbol, quantity)
         if known.purpose is Purpose.ENTRY:
+            if not math.isfinite(self.desk.gate.equity) or abs((self.clock.now() - self.exchange.now).total_seconds()) > 30:
+                self.wrong("entries_unready", f"{cid} {symbol}: equity {self.desk.gate.equity}, clock {self.clock.now()} of {self.exchange.now}")
             if self.latched:
                 self.wrong("entries_after_latch", f"{cid} {symbol} at {self.exchange.now}")
             if not self.desk.kill.is_active:
@@ -399,40 +465,6 @@ class World:
                 self.clock.sleep(20)
         return None
 
-    def wants(self, session: date) -> list[tuple[OrderPlan, Decision]]:
-        "Targets of a session without a strategy: some sales, some small, large, too large and wide purchases."
-        desk = self.desk
-        holdings = {p.symbol: p for p in desk.engine.positions() if p.quantity > 0}
-        quotes = desk.broker.quotes(self.panel.symbols)
-        rng = random.Random(f"plan {self.seed} {session}")  # the same wishes after a crash
-        items: list[tuple[OrderPlan, Decision]] = []
-        for symbol in self.panel.symbols:
-            draw, size, share = rng.random(), rng.random(), rng.random()
-            quote = quotes.get(symbol)
-            price = quote.midpoint if quote is not None and quote.is_valid else math.nan
-            if symbol in holdings:
-                if draw > 0.55:
-                    continue
-                everything = holdings[symbol].quantity_available
-                quantity, side, purpose = everything if share < 0.6 or everything < 2 else Decimal(int(everything // 2)), Side.SELL, Purpose.EXIT
-            elif draw < 0.55 and math.isfinite(price):
-                dollars = (800 + 7_000 * share) if size < 0.6 else (11_000 + 25_000 * share) if size < 0.9 else 45_000.0
-                quantity, side, purpose = Decimal(int(dollars / price)), Side.BUY, Purpose.ENTRY
-            else:
-                continue
-            if quantity > 0:
-                items.append(self.wish(symbol, side, quantity, purpose, session, quote))
-        return sorted(items, key=lambda i: i[0].intent.side is Side.BUY)
-
-    def wish(self, symbol: str, side: Side, quantity: Decimal, purpose: Purpose, session: date, quote: Any, note: str = "") -> tuple[OrderPlan, Decision]:
-        "One parent, planned and checked as the desk would."
-        key = intent_key("soak", session, symbol, side, purpose, note)
-        price = quote.midpoint if quote is not None and quote.is_valid else math.nan
-        intent = OrderIntent(key, "soak", session, symbol, side, quantity, purpose, price, 0.0, self.panel.sectors.get(symbol, "UNKNOWN"))
-        end = session_hours(session).window(self.settings.risk)[1]
-        plan = plan_order(intent, quote, self.clock.now(), end, self.settings.execution, self.settings.risk.max_quote_age_s)
-        return plan, self.desk.gate(intent, quote)
-
     def trade(self, session: date) -> None:
         "Plan once, work to the end; called again after a crash it goes on."
         desk = self.desk
@@ -447,6 +479,8 @@ class World:
             desk.engine.work(session, session_hours(session).window(self.settings.risk)[1])
         except KillSeen:
             self.watched = False
+            for _ in range(5 if self.storm.cancels else 0):
+                desk.engine.cancel_all_pending()  # somebody is impatient
             desk.look(session)
         finally:
             self.watched = self.clock.killed = False
@@ -471,7 +505,7 @@ class World:
         self.wait_until(hours.window(self.settings.risk)[0])
         self.come_back()
         self.try_to(lambda: self.compare(session))
-        self.wait_until(end - timedelta(minutes=rng.choice((12, 25, 25, 180))))
+        self.wait_until(end - timedelta(minutes=12 if self.storm.stubborn else rng.choice((12, 18, 25, 45))))
         if rng.random() < self.storm.kill:
             self.kill_at = self.wire.requests + (rng.randrange(30, 80) if self.storm.stubborn else rng.randrange(5, 60))
         if self.storm.steps:
@@ -645,6 +679,15 @@ class Outcome:
     violations: list[tuple[str, str]]
     chain: str
     points: Counter[str]  # Crash points at which a process ended
+
+
+def tick(engine: Any, session: date, window_end: datetime, seconds: float) -> None:
+    "One turn of the engine's loop, and some time."
+    steps = engine._open_steps(session, window_end)
+    acted = bool(steps) and engine._act(steps)
+    if not acted:
+        engine.clock.sleep(seconds)
+    engine.tracker.poll()
 
 
 def scratch() -> str | None:

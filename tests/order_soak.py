@@ -54,7 +54,7 @@ UNREACHABLE: dict[str, str] = {
     "late_fill": "the fault needs an order that was canceled; one that fills before has not met it",
     "overfill": "needs the last share to trade, so the order is FILLED",
     "bust": "needs an execution; CANCELED and EXPIRED with one are FILLED's case to the ledger",
-    "correct": "as bust",
+    "correct": "the same as bust",
     "strange": "an unknown status is WORKING, and the order fills",
     "any order fault": "PLANNED, DENIED and ABANDONED orders are not at the exchange",
 }

@@ -44,3 +44,12 @@ def test_F26_a_bust_is_booked_once_whether_or_not_its_execution_is_in_the_window
     rows = [a for a in world.exchange.activities if a[1]["type"] == "trade_bust"]
     apart = world.desk.broker.fills(rows[0][0].replace(microsecond=0))  # begins after the execution it takes back
     assert undone[0].fill_id in {f.fill_id for f in apart}
+
+
+@pytest.mark.parametrize(("mode", "host"), [("live", "https://paper-api.alpaca.markets"), ("paper", "https://api.alpaca.markets")])
+def test_F13_a_mode_and_a_host_that_do_not_belong_together_are_refused(mode, host):
+    from v23.errors import SettingsError
+    from v23.settings import load_settings
+
+    with pytest.raises(SettingsError, match="disagree"):
+        load_settings("/nonexistent", environ={}, overrides={"V23_MODE": mode, "ALPACA_BASE_URL": host})

@@ -82,7 +82,6 @@ class OrderNotes:
         self.ledger.record("error", {"kind": kind, "code": code, "text": text, "session": session_of(self.clock.now())})
 
 
-
 def session_is_over(order: Order, now: datetime) -> bool:
     "The session an order was sent in has closed."
     day = session_of(order.sent_at or now)

@@ -286,8 +286,11 @@ def verify_chain(db: sqlite3.Connection, name: str) -> int:
     rebuilt.executescript(TABLES)
     prev_hash, count = GENESIS, 0
     try:
-        if (state := db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+        if (state := db.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":  # the indexes too: a kill is found through one
             raise LedgerError(f"the ledger {name} is damaged: {state}")
+        made = "SELECT name, sql FROM sqlite_master ORDER BY name"
+        if db.execute(made).fetchall() != rebuilt.execute(made).fetchall():
+            raise LedgerError(f"the ledger {name} is damaged: its tables are not made as they should be")
         for seq, at, kind, body, build, prev, link in db.execute("SELECT * FROM events ORDER BY seq"):
             if seq != count + 1 or prev != prev_hash or link != event_hash(prev_hash, seq, at, kind, body, build):
                 raise LedgerError(f"the ledger {name} is broken at event {count + 1}: it was edited, dropped or inserted")
