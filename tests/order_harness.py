@@ -307,6 +307,7 @@ class World(Trader):
         wiring = Wiring(broker, self.clock, self.panel.upto, self.panel.sectors, self.settings, None, self.folder / "state", self.folder / "reports", "simulated", "", True, self.seed)  # type: ignore[arg-type]
         on_crash_point(self.crash)
         self.desk = ReadyDesk(wiring)
+        self.desk.engine.refresh = self.desk.look_again
 
     def drop(self) -> None:
         "What SIGKILL leaves: files as they are, locks gone."

@@ -288,8 +288,8 @@ class RequestBudget:
             now = self.clock.now()
             self.tokens = min(self.capacity, self.tokens + max(0.0, (now - self.refilled_at).total_seconds()) * self.capacity / 60)
             self.refilled_at = now
-            if now < self.held_until:
-                return (self.held_until - now).total_seconds()
+            if 0 < (held := (self.held_until - now).total_seconds()) <= MAX_HOLD_S:  # longer: the clock was set back meanwhile
+                return held
             floor = 0.0 if urgent else self.reserve
             if self.tokens - 1 >= floor:
                 self.tokens -= 1
@@ -329,7 +329,7 @@ class Reachability:
 
     def check_keys(self) -> None:
         "Raises KeysRefused without a request while keys that were refused are a minute old at most."
-        if self.refused_at and (self.clock.now() - self.refused_at).total_seconds() < REFUSED_S:
+        if self.refused_at and 0 <= (self.clock.now() - self.refused_at).total_seconds() < REFUSED_S:
             raise KeysRefused(f"the broker refused our keys at {self.refused_at:%H:%M:%S} and is asked once a minute; check ALPACA_API_KEY, or use the broker's page", 401)
 
     @property
