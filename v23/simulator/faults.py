@@ -112,9 +112,7 @@ class FaultPlan:
         "The fault of this request, if one is due; every plan that matches counts it."
         self.asked += 1
         due = None
-        for fault in tuple(self.waiting):
-            if not fault.concerns(method, path):
-                continue
+        for fault in [f for f in self.waiting if f.concerns(method, path)]:
             if fault.skip > 0:
                 fault.skip -= 1
             elif due is None:

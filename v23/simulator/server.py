@@ -168,8 +168,7 @@ class Shell:
         before = self._latest.get((path, json.dumps(dict(query), sort_keys=True)))
         if fault.kind == "stale" and before is not None and method == "GET":
             return self._label(before)
-        number = len(self.exchange.faults.log)
-        reply = self._label(self._remembered(method, path, query, body))
+        number, reply = len(self.exchange.faults.log), self._label(self._remembered(method, path, query, body))
         if fault.kind == "hide_order":
             self.exchange.faults.hide(fault)
         if (method, path) == ("POST", "/v2/orders"):
