@@ -430,8 +430,8 @@ def trades_of(run: Run, panel: Panel, dates: np.ndarray, terms: Terms) -> pd.Dat
     return pd.DataFrame({"symbol": symbols, "entry": dates[rows[0]], "exit": dates[rows[1]], "gross": got / paid - 1, "net": got / paid * bought * sold - 1})
 
 # %% ../nbs/components/60_backtest.ipynb #9d0734f9
-class BacktestResult:
-    "What a backtest of V21 found: picks, daily returns, trades and metrics; tables are made when they are asked for."
+class _Tables:
+    "The tables of a run."
 
     def __init__(self, panel: Panel, picks: Sequence[Pick], run: Run, terms: Terms, record: Callable[[], dict[str, Any]]):
         self.panel, self.decided, self.run, self.terms, self._record = panel, picks, run, terms, record
@@ -463,6 +463,10 @@ class BacktestResult:
     def metrics(self) -> dict[str, Any]:
         "Every figure, and what was run on what."
         return metrics_of(self.run.out, self.trades, self.decided, self.panel.sessions[self.run.first :]) | self._record()
+
+# %% ../nbs/components/60_backtest.ipynb #8568113b
+class BacktestResult(_Tables):
+    "What a backtest of V21 found: picks, daily returns, trades and metrics; tables are made when they are asked for."
 
     @property
     def returns(self) -> pd.Series:

@@ -25,8 +25,8 @@ from .market_data import Panel
 from .v21_signals import V21
 
 # %% ../nbs/components/601_backtest_result.ipynb #04018235
-class EquityRecord:
-    "Equity, cash and positions by session, in dollars, and what follows from them."
+class _Daily:
+    "Series by session, and what follows from them."
 
     title: str
     panel: Panel
@@ -62,6 +62,10 @@ class EquityRecord:
     def counts(self) -> pd.Series:
         "Names held at each close."
         return (self.positions > 0).sum(axis=1)
+
+# %% ../nbs/components/601_backtest_result.ipynb #b86c1a26
+class EquityRecord(_Daily):
+    "Equity, cash and positions by session, in dollars, and what follows from them."
 
     @cached_property
     def figures(self) -> dict[str, float | None]:

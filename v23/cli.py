@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['app', 'StateOption', 'ReportsOption', 'BarsOption', 'SeedOption', 'JsonOption', 'STATE', 'REPORTS', 'LEDGER',
            'LedgerOption', 'data', 'ledger_app', 'say', 'answer', 'parse_day', 'parse_instant', 'campaign', 'backtest',
-           'signals', 'parse_values', 'parse_range', 'strategy_factory', 'sweep', 'trials', 'data_import', 'data_check',
-           'data_info', 'simulate', 'research_report', 'job', 'status', 'ledger_verify', 'ledger_export',
-           'ledger_backup', 'ledger_restore', 'orders', 'reconcile', 'cancel_orders', 'validate', 'version', 'main']
+           'signals', 'desk_backtest', 'parse_values', 'parse_range', 'strategy_factory', 'sweep', 'trials',
+           'data_import', 'data_check', 'data_info', 'simulate', 'research_report', 'job', 'status', 'ledger_verify',
+           'ledger_export', 'ledger_backup', 'ledger_restore', 'orders', 'reconcile', 'cancel_orders', 'validate',
+           'version', 'main']
 
 # %% ../nbs/components/96_cli.ipynb #b18d9631
 import json
@@ -159,6 +160,41 @@ def signals(
     lines = [f"V21 as of the close of {session}, {panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}: {len(found)} names"]
     lines += [f"{s.rank:>4}  {s.symbol:<8} {s.score:+.2%}{'' if s.strict else '  relaxed'}" for s in found]
     answer({"as_of": session, "source": panel.source, "synthetic": panel.synthetic, "signals": found}, as_json, "\n".join(lines))
+
+# %% ../nbs/components/96_cli.ipynb #224023ce
+@app.command("desk-backtest")
+def desk_backtest(
+    bars: BarsOption = "",
+    seed: SeedOption = 7,
+    strategy: Annotated[str, typer.Option("--strategy", help="V21, LowVolatility, TrendFollowing, or module:Name.")] = "V21",
+    fill: Annotated[str, typer.Option("--fill", help="next_open or next_close.")] = "next_open",
+    cash: Annotated[float, typer.Option("--cash", help="Starting cash in dollars.")] = 100_000.0,
+    lift_after: Annotated[int, typer.Option("--lift-after", help="Sessions after which a person lifts a manual breaker; 0 never does.", min=0)] = 0,
+    phase: Annotated[int, typer.Option("--phase", help="Signals of rows phase, phase + holding, …", min=0)] = 0,
+    start: Annotated[str, typer.Option("--start", help="First session.")] = "",
+    end: Annotated[str, typer.Option("--end", help="Last session.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """A period as the desk would have traded it: sized, checked and stopped by the rules of production, beside equal weights.
+
+    Example:  v23 desk-backtest --bars us_large.parquet --lift-after 21
+    """
+    from v23.backtest_result import backtest_strategy
+    from v23.bars_source import panel_for
+    from v23.desk_mode import DeskAssumptions, beside, desk_backtest as run
+    from v23.settings import load_settings
+    from v23.v21_signals import V21
+
+    settings = load_settings()
+    factory = strategy_factory(strategy)
+    rule = V21(settings.strategy) if factory is V21 else factory()
+    assume = DeskAssumptions(capital=cash, fill=fill, lift_after=lift_after or None, cost_bps=settings.strategy.cost_bps)
+    panel = panel_for(bars, seed, settings)
+    say(f"bars: {panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}, {len(panel.sessions)} sessions × {len(panel.symbols)} symbols")
+    span = {"phase": phase, "start": parse_day(start, "--start"), "end": parse_day(end, "--end")}
+    desk, plain = run(panel, rule, settings, assume, **span), backtest_strategy(panel, rule, fill=fill, **span)
+    facts = {"synthetic": panel.synthetic, "desk": desk.figures, "equal_weights": plain.figures, "notes": desk.notes(), "refused": desk.denials().to_dict()}
+    answer(facts, as_json, f"{desk!r}\n\n{beside(plain, desk).round(3).to_string()}")
 
 # %% ../nbs/components/96_cli.ipynb #15010371
 LEDGER = Path("state/research/trials.jsonl")

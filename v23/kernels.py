@@ -78,7 +78,7 @@ def _sum_bars(close, high, volume, a, b, start, stop, top, shares, dollars):
         _add_high(top, high[row, a:b])
         _add_volume(shares, dollars, volume[row, a:b], close[row, a:b])
 
-
+# %% ../nbs/components/603_kernels.ipynb #44b87abf
 @compiled
 def _sum_block(close, high, volume, a, b, start, stop, holding, r, at, whole, short, long, late):
     "All sums of one holding period: whole, and its last sessions for the windows of 20, 60 and 14."
@@ -102,7 +102,7 @@ def _sum_block(close, high, volume, a, b, start, stop, holding, r, at, whole, sh
         s[:] = 0.0
         _sum_returns(close, a, b, max(start, stop - 60 % holding), stop, stop, True, False, r, s[0, :n], s[1, :n], r, r, r, r)
 
-
+# %% ../nbs/components/603_kernels.ipynb #dc9071a5
 @compiled
 def _window(out, what, count, whole, tail, block, length, holding, n):
     "Add up, for `count` sums from `what` on, the blocks and the part of one that make the last `length` sessions."

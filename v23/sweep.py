@@ -134,7 +134,7 @@ def _round(evaluator: Evaluator, jobs: Sequence[Job], ledger: TrialLedger, where
 def _figure_order(name: str) -> tuple[int, str]:
     return (FIGURES.index(name) if name in FIGURES else len(FIGURES)), name
 
-
+# %% ../nbs/components/88_sweep.ipynb #20fe8a24
 class SweepResult:
     "What a sweep found, in the order it was asked for."
 
@@ -188,8 +188,8 @@ class SweepResult:
         return f"<pre>{escape(repr(self))}</pre>" + shown.round(4).to_html(index=False, border=0)
 
 # %% ../nbs/components/88_sweep.ipynb #c5f241b3
-class Sweep(SweepResult):
-    "A sweep with its plots."
+class _Parallel(SweepResult):
+    "A sweep seen whole."
 
     def _label(self, what: str) -> str:
         return f"{self.trials.trials[0].strategy}, {what}{', SYNTHETIC market' if self.panel.synthetic else ''}"
@@ -222,6 +222,10 @@ class Sweep(SweepResult):
         figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label=by)
         figure.tight_layout()
         return figure
+
+# %% ../nbs/components/88_sweep.ipynb #30755730
+class Sweep(_Parallel):
+    "A sweep with its plots."
 
     def plateau(self, x: str, y: str, by: str = "sharpe", how: str = "median") -> pd.DataFrame:
         "A figure over two parameters; of the configurations that share both, the median, mean, min or max."
@@ -269,7 +273,7 @@ def write_sweep(sweep: Sweep, folder: Path | str, by: str = "sharpe") -> list[Pa
     written = [_write(Path(folder) / "sweep.csv", lambda p: sweep.frame.to_csv(p, index=False, float_format="%.17g"))]
     figures = {"parallel.png": sweep.plot_parallel(by)}
     if len(sweep.names) > 1:
-        figures["plateau.png"] = sweep.plot_plateau(*sweep.names[:2], by)
+        figures["plateau.png"] = sweep.plot_plateau(sweep.names[0], sweep.names[1], by)
     for name, figure in figures.items():
         written.append(_write(Path(folder) / name, lambda p, f=figure: f.savefig(p, dpi=120)))  # type: ignore[misc]
         plt.close(figure)

@@ -11,7 +11,7 @@ import inspect
 import json
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, lru_cache
 from typing import Any
@@ -147,8 +147,8 @@ def trial_key(strategy: str, code: str, parameters: Mapping[str, Any], arguments
 WITHIN = 252**0.5  # An annualised Sharpe ratio over this is one per session
 
 
-class Trials:
-    "A reader's view of evaluated configurations, in the order they were recorded."
+class _Counted:
+    "Trials, counted."
 
     def __init__(
         self,
@@ -174,11 +174,6 @@ class Trials:
         "How many when the same rule, parameters and arguments on another window, panel or version of the code count once."
         return len({canonical([t.strategy, t.parameters, t.arguments]) for t in self.trials})
 
-    def where(self, test: Callable[[Trial], bool] | None = None, **wanted: Any) -> "Trials":
-        "Those with these values of fields (study, strategy, panel, first, last), arguments (fill, phase …) or parameters, and for which test holds."
-        kept = [t for t in self.trials if (test is None or test(t)) and all(_same(t, name, value) for name, value in wanted.items())]
-        return Trials(kept, self.sessions, self._load)
-
     @property
     def sharpes(self) -> np.ndarray:
         "Sharpe ratios per session (not annualised) of the trials that have one."
@@ -189,6 +184,15 @@ class Trials:
     def sharpe_variance(self) -> float:
         "Variance (ddof 1) of the Sharpe ratios per session, as the deflated Sharpe ratio takes it; NaN under two."
         return float(self.sharpes.var(ddof=1)) if len(self.sharpes) > 1 else float("nan")
+
+# %% ../nbs/components/604_trials.ipynb #1775bff2
+class Trials(_Counted):
+    "A reader's view of evaluated configurations, in the order they were recorded."
+
+    def where(self, test: Callable[[Trial], bool] | None = None, **wanted: Any) -> "Trials":
+        "Those with these values of fields (study, strategy, panel, first, last), arguments (fill, phase …) or parameters, and for which test holds."
+        kept = [t for t in self.trials if (test is None or test(t)) and all(_same(t, name, value) for name, value in wanted.items())]
+        return Trials(kept, self.sessions, self._load)
 
     def best(self, by: str = "sharpe") -> Trial:
         "The trial with the highest figure; raises InputError when none has it."
@@ -229,7 +233,7 @@ class Trials:
         spread = f"Sharpe {self.sharpes.min() * WITHIN:.2f} to {self.sharpes.max() * WITHIN:.2f}" if len(self.sharpes) else "no Sharpe ratio"
         return f"{self.n} trials of {names}: {spread}; {self.n_configurations} configurations, {len({t.panel for t in self.trials})} panels"
 
-
+# %% ../nbs/components/604_trials.ipynb #49e0d5a1
 def _flat(trial: Trial) -> dict[str, Any]:
     return {**trial.arguments, **trial.parameters}
 

@@ -56,9 +56,9 @@ def _trial_of(body: dict[str, Any]) -> Trial:
     kept = Kept(**body["kept"]) if body["kept"] else None
     return Trial(**plain, first=date.fromisoformat(body["first"]), last=date.fromisoformat(body["last"]), kept=kept)
 
-
-class _Follower:
-    "What a ledger file holds, as far as it was read."
+# %% ../../nbs/components/790_trial_ledger.ipynb #6a0a9e33
+class _Known:
+    "What is known of a ledger file so far."
 
     def __init__(self, path: Path):
         self.path, self.returns_path, self.head_path = path, path.with_suffix(".returns"), path.with_suffix(".head")
@@ -74,6 +74,10 @@ class _Follower:
             return 0, GENESIS
         except ValueError:
             raise StateError(f"{self.head_path} does not parse; a number of lines and a hash are expected") from None
+
+# %% ../../nbs/components/790_trial_ledger.ipynb #6c11a354
+class _Follower(_Known):
+    "What a ledger file holds, as far as it was read."
 
     def catch_up(self) -> int:
         "Read what is new; the bytes of an unfinished last line. Raises StateError naming file and line."
@@ -123,7 +127,7 @@ class _Follower:
         "All of them."
         return Trials(list(self.found.values()), dict(self.sessions), self.load)
 
-
+# %% ../../nbs/components/790_trial_ledger.ipynb #e0b4faf1
 def read_trials(path: Path | str) -> Trials:
     "The trials of a ledger file, without a lock; none when there is no file. Raises StateError naming the line that was touched."
     follower = _Follower(Path(path))
@@ -131,8 +135,8 @@ def read_trials(path: Path | str) -> Trials:
     return follower.trials()
 
 # %% ../../nbs/components/790_trial_ledger.ipynb #84c3d141
-class TrialLedger(_Follower):
-    "A ledger one may append to; opening it reads and checks all of it."
+class _Appending(_Follower):
+    "A ledger that holds its file while somebody appends."
 
     def __init__(self, path: Path | str, clock: Clock):
         super().__init__(Path(path))
@@ -155,6 +159,10 @@ class TrialLedger(_Follower):
             if self.catch_up():
                 f.truncate(self.size)
             yield f
+
+# %% ../../nbs/components/790_trial_ledger.ipynb #46be2e16
+class TrialLedger(_Appending):
+    "A ledger one may append to; opening it reads and checks all of it."
 
     def append(self, trials: Iterable[Trial], panel: Panel) -> list[Trial]:
         "Record those that are not there yet; they are returned. On disk when this returns."
@@ -196,7 +204,7 @@ class TrialLedger(_Follower):
             os.fdatasync(f.fileno())
         return stored
 
-
+# %% ../../nbs/components/790_trial_ledger.ipynb #3e92f97c
 def _write_all(f: Any, data: bytes) -> None:
     view = memoryview(data)
     while view:
