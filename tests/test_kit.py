@@ -127,6 +127,9 @@ def page_sources(folder: Path) -> dict[str, str]:
     return texts
 
 
+PEERS = {"backtrader", "bt", "vectorbt"}  # Measured beside us by scripts/bench_*, where somebody has installed them
+
+
 def test_every_import_is_asked_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -135,7 +138,7 @@ def test_every_import_is_asked_for():
     jobs = page_sources(ROOT / "nbs" / "jobs")
     assert undeclared(package | jobs, runs, {"v23"}) == []
     tests = {str(p.relative_to(ROOT)): p.read_text() for folder in ("tests", "scripts") for p in (ROOT / folder).rglob("*.py")}
-    own = {"v23", "conftest", *(p.stem for p in (ROOT / "tests").rglob("*.py"))}
+    own = {"v23", "conftest", *PEERS, *(p.stem for folder in ("tests", "scripts") for p in (ROOT / folder).rglob("*.py"))}
     pages = page_sources(ROOT / "nbs" / "components") | page_sources(ROOT / "nbs" / "tutorials")
     assert undeclared(tests | pages, runs + extras["dev"], own) == []
 
