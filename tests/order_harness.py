@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import v23.execution_engine as execution_engine
 from v23.accounting import signed_positions
 from v23.adapters.alpaca import AlpacaAPI
 from v23.adapters.snapshots import CRASH_POINTS, on_crash_point
@@ -28,7 +29,6 @@ from v23.domain import BreakerState, Decision, OrderIntent, OrderPlan, OrderStat
 from v23.errors import BrokerError, InputError
 from v23.execution.order_lifecycle import intent_key, is_ours
 from v23.execution.order_routing import plan_order
-from v23.execution_engine import SEND_TOGETHER
 from v23.market_calendar import NEW_YORK, next_session, session_hours, session_of
 from v23.market_data import Panel
 from v23.risk.breaker_rules import breaker_state, entries_stopped
@@ -292,6 +292,7 @@ class World(Trader):
         self.crash_at: tuple[str, int] | None = None  # A planned crash: a point and how many passings from now
         self.kill_at = 0  # A request after which somebody else kills
         self.calm = self.watched = False
+        self.together = self.rng.choice((1, 1, 1, 2, 8))  # Orders that leave in one go: the fewer, the longer some stay PLANNED
         self.crashes: list[str] = []
         self.not_posted: Counter[str] = Counter()  # SENDING was written, and the process ended before the request left
         self.violations: list[tuple[str, str]] = []
@@ -306,6 +307,7 @@ class World(Trader):
         broker = connect(AlpacaAPI(Secret("k"), Secret("s"), URL, URL, self.settings.execution, self.clock), self.wire)
         wiring = Wiring(broker, self.clock, self.panel.upto, self.panel.sectors, self.settings, None, self.folder / "state", self.folder / "reports", "simulated", "", True, self.seed)  # type: ignore[arg-type]
         on_crash_point(self.crash)
+        execution_engine.SEND_TOGETHER = self.together
         self.desk = ReadyDesk(wiring)
         self.desk.engine.refresh = self.desk.look_again
 
@@ -639,7 +641,7 @@ class World(Trader):
     def check_wire(self, found: Counter[str], mine: dict[str, Any]) -> None:
         "As many requests left as the ledger says, less those that a crash kept from leaving."
         written: Counter[str] = Counter({o.client_order_id: o.attempts for o in self.ledger.orders()})
-        lost = SEND_TOGETHER * len(self.crashes)  # so many are marked together before the first of them leaves
+        lost = self.together * len(self.crashes)  # so many are marked together before the first of them leaves
         for cid, n in self.wire.posts.items():
             if n > written[cid]:
                 self.note(found, "duplicate_orders", f"{cid} left {n} times, the ledger knows {written[cid]}")

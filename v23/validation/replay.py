@@ -97,8 +97,8 @@ class _State:
     lifted: float = -1.0  # Length of the streak that was last paused for
 
     def read(self, reading: LossReading, limits: RiskLimits) -> None:
-        "Move the latches on; a streak that ended is forgotten, one whose pause is over is remembered."
-        if reading.consecutive_losses == 0:
+        "Move the latches on; a streak that became shorter is armed again, as on the desk, one whose pause is over is remembered."
+        if reading.consecutive_losses < self.lifted:
             self.lifted = -1.0
         before = {x.name: x for x in self.latches}
         self.latches = next_latches(self.latches, reading, limits, {"consecutive_losses": self.lifted} if self.lifted >= 0 else None)
