@@ -81,6 +81,7 @@ class OrderPath(RuleBasedStateMachine):
 
         def wishes():
             world.desk.ready(self.session)
+            world.desk.look_again()
             symbols = sorted(s for s, h in world.exchange.holdings.items() if h.quantity > 0) if leave else list(world.panel.symbols)
             chosen = sorted(rng.sample(symbols, min(count, len(symbols))))
             quotes, items = world.desk.broker.quotes(chosen), []
