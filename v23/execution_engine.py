@@ -449,7 +449,8 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
             p = replace(p, quantity_available=_sellable(p, booked.get(p.symbol, Decimal(0)), excess, engine.clock.now()))
             if p.quantity_available > 0 and p.symbol not in busy and attempts.get(p.symbol, 0) < 5:
                 attempts[p.symbol] = attempts.get(p.symbol, 0) + 1
-                order = _send_kill(engine, kill_intent(p, session, kill_id, attempts[p.symbol]))
+                before = sum(o.purpose is Purpose.KILL and o.symbol == p.symbol for o in engine.ledger.orders())  # a kill that goes on counts on
+                order = _send_kill(engine, kill_intent(p, session, kill_id, before + 1))
                 why[p.symbol] = order.reason or order.state.value
         engine.clock.sleep(1.0)
         engine.tracker.poll()
