@@ -3,6 +3,7 @@
 V23_EXAMPLES and V23_STEPS set how many and how long; the same --v23-seed gives the same sequences.
 """
 
+import math
 import os
 import random
 import tempfile
@@ -19,7 +20,7 @@ from order_harness import FIRST, ORDER_TROUBLE, READ_FAULTS, Died, Storm, World,
 
 from v23.adapters.snapshots import CRASH_POINTS, read_envelope
 from v23.circuit_breakers import CircuitBreakerManager, fold_latches
-from v23.domain import OrderState, Purpose, Side
+from v23.domain import OrderIntent, OrderState, Purpose, Side
 from v23.errors import BrokerError, InputError, OwnedError
 from v23.market_calendar import NEW_YORK, is_session, next_session, session_hours, session_of
 from v23.simulator.account import held
@@ -232,7 +233,7 @@ class OrderPath(RuleBasedStateMachine):
     @invariant()
     def exits_pass_every_breaker(self):
         "I9: whatever is latched, only quantity, a twin, the symbol and the hour can stop an exit."
-        intent = self.world.wish("XAAC", Side.SELL, Decimal(1), Purpose.EXIT, self.session, None)[0].intent
+        intent = OrderIntent("any", "soak", self.session, "XAAC", Side.SELL, Decimal(1), Purpose.EXIT, math.nan)
         assert set(self.world.desk.gate(intent, None).reasons) <= {"quantity", "duplicate", "symbol", "market_hours"}
 
     @invariant()
@@ -263,11 +264,7 @@ class OrderPath(RuleBasedStateMachine):
             world.wire.spoil.clear()
             world.settle()
             if world.desk.kill.is_active:
-                day = session_of(world.exchange.now)
-                while not is_session(day) or world.exchange.now > session_hours(day).close - timedelta(hours=1):
-                    day += timedelta(days=1)
-                    if is_session(day):
-                        break
+                day = next_session(session_of(world.exchange.now))
                 world.wait_until(session_hours(day).open + timedelta(minutes=30))
                 with world.quiet():
                     report = world.desk.kill.activate("going on")
