@@ -571,3 +571,20 @@ def test_F72_a_kill_is_remembered_by_who_starts_next_from_any_of_three_places(pl
     plan(world, names(world, 3))
     work(world)
     assert len(world.wire.posts) == 0
+
+
+def test_F73_a_kill_that_was_gone_on_with_many_times_before_the_bell_still_sells_after_it(world):
+    at(world)
+    plan(world, names(world, 3))
+    work(world)
+    opened = session_hours(world.session).open + timedelta(days=1)
+    world.wait_until(opened - timedelta(hours=2))
+    for _ in range(8):
+        assert world.desk.kill.activate("drill")["state"] == "PENDING_OPEN"
+    world.exchange.plan_order_fault("reject", times=20)  # what waits for the bell does not make it
+    world.desk.kill.activate("drill")
+    world.wait_until(opened + timedelta(minutes=1))
+    world.exchange.order_faults.clear()
+    world.desk.look(world.session)
+    assert world.desk.kill.is_flat and held_by(world) == {} and world.violations == []
+    settled(world)

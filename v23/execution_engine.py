@@ -611,7 +611,8 @@ def liquidate(engine: ExecutionEngine, kill_id: str, max_rounds: int = 60) -> di
         sales = [replace(p, quantity_available=_sellable(p, booked.get(p.symbol, Decimal(0)), excess, now)) for p in held if p.symbol not in idle]
         for p in (sales := [p for p in sales if p.quantity_available > 0]):
             attempts[p.symbol] = attempts.get(p.symbol, 0) + 1
-        for order in _send_kills(engine, [kill_intent(p, session, kill_id, attempts[p.symbol]) for p in sales]):
+        before = Counter(o.symbol for o in engine.ledger.orders() if o.purpose is Purpose.KILL)  # a kill that goes on counts on
+        for order in _send_kills(engine, [kill_intent(p, session, kill_id, before[p.symbol] + 1) for p in sales]):
             why[order.symbol] = order.reason or order.state.value
         engine.clock.sleep(1.0)
         engine.tracker.poll()
