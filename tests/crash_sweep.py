@@ -109,6 +109,14 @@ class Sweep:
     orders: int = 0
     wrong: list[str] = field(default_factory=list)
 
+    def add(self, other: "Sweep") -> None:
+        "What another account saw, too."
+        self.kills += other.kills
+        self.orders += other.orders
+        for mine, theirs in ((self.ready, other.ready), (self.fresh, other.fresh)):
+            mine.extend(theirs)
+        self.wrong += other.wrong
+
     def report(self) -> dict[str, Any]:
         "For people and programs."
         return {
@@ -232,22 +240,28 @@ class Sweeper:
             self.result.wrong.append("the exchange holds orders its journal does not")
 
 
+ONE_ACCOUNT = 2 * len(POINTS)  # Kills before the next one begins anew: its bars end some day
+
+
 def sweep(kills: int, seed: int, folder: Path, fresh: int = 2, bar: Any = None) -> Sweep:
-    "Kill so often, each point in turn."
-    sweeper = Sweeper(folder, seed)
-    with sweeper.server:
-        try:
-            for n in range(kills):
-                sweeper.die(POINTS[n % len(POINTS)], fresh=n % max(1, kills // max(1, fresh)) == 1)
-                if bar:
-                    bar(n + 1)
-            sweeper.settle()
-        finally:
-            sweeper.exchange.close()
+    "Kill so often, each point in turn, on one account after the other."
+    total = Sweep()
+    for first in range(0, kills, ONE_ACCOUNT):
+        sweeper = Sweeper(folder / str(first), seed * 1_000 + first)
+        with sweeper.server:
+            try:
+                for n in range(first, min(kills, first + ONE_ACCOUNT)):
+                    sweeper.die(POINTS[n % len(POINTS)], fresh=n % max(1, kills // max(1, fresh)) == 1)
+                    if bar:
+                        bar(n + 1)
+                sweeper.settle()
+            finally:
+                sweeper.exchange.close()
+        total.add(sweeper.result)
     if os.getloadavg()[0] < 2 * (os.cpu_count() or 1):  # on a machine that is busy with something else a second says little
-        slow = [s for s in (*sweeper.result.ready, *sweeper.result.fresh) if s > READY_S]
-        sweeper.result.wrong += [f"READY after {s:.1f} s, {READY_S:g} are allowed" for s in slow]
-    return sweeper.result
+        slow = [s for s in (*total.ready, *total.fresh) if s > READY_S]
+        total.wrong += [f"READY after {s:.1f} s, {READY_S:g} are allowed" for s in slow]
+    return total
 
 
 def main(arguments: list[str] | None = None) -> int:
