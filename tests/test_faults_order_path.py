@@ -78,6 +78,40 @@ def test_F76_a_kill_sells_nothing_twice_when_the_positions_lag_behind_the_orders
     assert not [o for o in world.exchange.orders.values() if o.side is Side.SELL and o.opens]
 
 
+def test_F76_the_day_goes_on_with_no_sale_of_a_kill(world):
+    at(world)
+    world.exchange.configurations["no_shorting"] = False
+    (symbol,) = names(world, 1)
+    plan(world, [symbol])
+    work(world)
+    world.exchange.plan_order_fault("no_fill")
+    world.desk.kill.activate("drill")  # its first sale never trades, and is canceled when the kill goes on
+    world.exchange.order_faults.clear()
+    world.exchange.faults.add("GET", "/v2/account/activities/FILL", "error", times=6, status=500)  # the books lag behind the orders
+    world.desk.look(world.session)
+    assert held_by(world) == {} and fills_of(world) == {symbol: 10}
+    sales = sum(o.side is Side.SELL for o in world.ledger.orders())
+    world.exchange.faults.add("GET", "/v2/account/activities/FILL", "error", times=6, status=500)
+    world.desk.engine.work(world.session, session_hours(world.session).window(world.settings.risk)[1])
+    assert sum(o.side is Side.SELL for o in world.ledger.orders()) == sales == 2 and world.violations == []
+
+
+def test_F37_shares_an_order_says_are_sold_are_not_sold_again_while_the_books_lag(world):
+    at(world)
+    world.exchange.configurations["no_shorting"] = False
+    (symbol,) = names(world, 1)
+    plan(world, [symbol])
+    work(world)
+    plan(world, [symbol], Side.SELL, purpose=Purpose.EXIT)
+    world.exchange.faults.add("GET", "/v2/account/activities/FILL", "error", times=6, status=500)
+    work(world)
+    assert held_by(world) == {} and fills_of(world) == {symbol: 10}
+    quote = world.desk.broker.quotes([symbol])[symbol]
+    again = world.wish(symbol, Side.SELL, Decimal(10), Purpose.EXIT, world.session, quote, "again")
+    assert again[1].reasons == ("quantity",)
+    settled(world)
+
+
 def rests(world: World, symbol: str, price: str = "1.00", quantity: int = 10) -> None:
     "One purchase that waits far below the market, sent."
     from v23.domain import ChildOrder, OrderType

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'LAG_S', 'Gate', 'POLL_WAITS_S', 'KILL_ATTEMPTS', 'parent_event', 'plan_of',
-           'OrderNotes', 'session_is_over', 'kind_of', 'untradable', 'settled', 'OrderDoor', 'OrderWire', 'OrderPoller',
-           'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'EngineParts', 'EngineCore', 'SendingEngine',
-           'WorkingEngine', 'ExecutionEngine', 'kill_intent', 'liquidate', 'quality_of', 'execution_report',
-           'ExecutionManager', 'self_check']
+           'sold_unbooked', 'OrderNotes', 'session_is_over', 'kind_of', 'untradable', 'settled', 'OrderDoor',
+           'OrderWire', 'OrderPoller', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'EngineParts',
+           'EngineCore', 'SendingEngine', 'WorkingEngine', 'ExecutionEngine', 'kill_intent', 'liquidate', 'quality_of',
+           'execution_report', 'ExecutionManager', 'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import math
@@ -64,6 +64,22 @@ def plan_of(parent: dict[str, Any]) -> OrderPlan:
     )
 
 # %% ../nbs/components/82_execution_engine.ipynb #52001120
+def sold_unbooked(ledger: Ledger) -> dict[str, Decimal]:
+    "Shares per symbol that orders say are sold and whose executions are not in the books yet."
+    return ledger.remembered("sold unbooked", ("order", "fill"), lambda: _sold_unbooked(ledger))
+
+
+def _sold_unbooked(ledger: Ledger) -> dict[str, Decimal]:
+    booked: dict[str, Decimal] = {}
+    for f in ledger.fills():
+        booked[f.client_order_id] = booked.get(f.client_order_id, Decimal(0)) + f.quantity
+    missing: dict[str, Decimal] = {}
+    for o in ledger.orders():
+        if o.side is Side.SELL and (gap := o.filled_quantity - booked.get(o.client_order_id, Decimal(0))) > 0:
+            missing[o.symbol] = missing.get(o.symbol, Decimal(0)) + gap
+    return missing
+
+
 class OrderNotes:
     "Writes down orders and errors."
 
@@ -524,8 +540,8 @@ class WorkingEngine(SendingEngine):
     "Works planned parents to their end."
 
     def _open_steps(self, session: date, window_end: datetime) -> list[tuple[OrderPlan, Step]]:
-        "The next step of every unfinished parent; entries only once every exit is done."
-        plans = [plan_of(p) for p in self.ledger.parents(session) if not p["refused"]]
+        "The next step of every unfinished parent; entries only once every exit is done. A kill works its sales itself."
+        plans = [plan_of(p) for p in self.ledger.parents(session) if not p["refused"] and p["purpose"] != Purpose.KILL.value]
         now = self.clock.now()
         steps = [(p, next_step(p, self.ledger.orders(p.intent.intent_id), now, window_end, self.settings)) for p in plans]
         steps = [(p, s) for p, s in steps if s.kind is not StepKind.DONE]

@@ -36,7 +36,7 @@ from .errors import BrokerError, InputError, OwnedError, SettingsError, StateErr
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, drawdown_of, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, untradable
+from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
@@ -205,7 +205,7 @@ class GateView:
     def available(self, symbol: str, selling: Decimal) -> Decimal:
         "Shares that may be sold: by the ledger, or, where the books differ, by the broker less what we sold since."
         if symbol not in quarantined(self.ledger) or self.looked_at is None:
-            return self.ledger.positions().get(symbol, Decimal(0)) - selling
+            return self.ledger.positions().get(symbol, Decimal(0)) - selling - sold_unbooked(self.ledger).get(symbol, Decimal(0))
         sold = sum((f.quantity for f in self.ledger.fills() if f.symbol == symbol and f.side is Side.SELL and f.at > self.looked_at), Decimal(0))
         had = self.positions[symbol].quantity_available if symbol in self.positions else Decimal(0)
         return max(Decimal(0), had - sold - selling)
