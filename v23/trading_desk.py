@@ -36,7 +36,7 @@ from .errors import BrokerError, InputError, OwnedError, SettingsError, StateErr
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, drawdown_of, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
+from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
@@ -171,6 +171,7 @@ class GateView:
     kill: KillSwitch
     sectors: Mapping[str, str]
     equity: float = math.nan  # Set by the desk from the account; unknown denies entries
+    buying_power: float = math.nan  # Dollars the broker let be spent when the account was read; never what it would lend
     daily_loss: float = math.nan
     marks: Mapping[str, float] | None = None  # Latest price per held symbol
     clock_skew_s: float = math.nan  # The broker's clock less ours; unknown or large denies entries
@@ -201,6 +202,14 @@ class GateView:
     def age_s(self) -> float:
         "Seconds since the desk last read the account; NaN when it never did."
         return (self.clock.now() - self.looked_at).total_seconds() if self.looked_at else math.nan
+
+    def purse(self, batch: Sequence[Order] = ()) -> float:
+        "Dollars purchases may still cost: the buying power of the last look, less what has left since and what is decided in this batch."
+        prices = reference_prices(self.ledger)
+        since = [o for o in self.ledger.orders() if o.side is Side.BUY and o.sent_at and self.looked_at and o.sent_at >= self.looked_at]
+        waiting = [o for o in batch if o.side is Side.BUY and not o.state.is_terminal]
+        cost = math.fsum(float(o.filled_quantity + o.reserved) * float(o.limit_price or prices.get(o.symbol, math.nan)) * (1 + RESERVED) for o in (*since, *waiting))
+        return self.buying_power - cost
 
     def available(self, symbol: str, selling: Decimal) -> Decimal:
         "Shares that may be sold: by the ledger, or, where the books differ, by the broker less what we sold since."
@@ -340,7 +349,7 @@ class OwnedState:
         self.kill = KillSwitch(self.ledger, self.clock, None, state)
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
-        self.gate.trouble = lambda: self.broker.trouble
+        self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
         self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
@@ -429,8 +438,9 @@ class WatchingDesk(DeskCore):
         return loss_reading(self.ledger, session, self.clock.now(), float(account.equity), start_equity(self.ledger, account), flow)
 
     def look_again(self) -> bool:
-        "Look when the last look is getting old; False when the broker does not answer."
-        if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2:
+        "Look when the last look is getting old, or something was sold since; False when the broker does not answer."
+        sold = any(f.side is Side.SELL and self.gate.looked_at and f.at >= self.gate.looked_at for f in self.ledger.fills()[-100:])
+        if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2 and not sold:
             return True
         try:
             self.look(session_of(self.clock.now()))
@@ -442,6 +452,7 @@ class WatchingDesk(DeskCore):
     def _tell_gate(self, session: date, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
         gate = self.gate
         gate.equity, gate.daily_loss = float(account.equity), reading.daily
+        gate.buying_power = float(min(account.cash, account.buying_power))
         gate.suspended = account.suspended_by_user or account.trading_blocked
         gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
         gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
