@@ -27,6 +27,7 @@ from .accounting import consecutive_losses, round_trips, trades_by_session
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger_files import open_ledger
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
@@ -335,9 +336,8 @@ class OwnedState:
         self._closers: list[Callable[[], None]] = []
         self._lock = StateLock(wiring.state_dir)
         try:
-            self.ledger = Ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
+            self.ledger = open_ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
             self._closers.append(self.ledger.close)
-            self.ledger.verify()
             self._wire(wiring)
         except BaseException:
             self.close()
