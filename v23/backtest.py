@@ -6,8 +6,8 @@
 __all__ = ['PUBLISHED_BASELINE', 'FILLS', 'ACCOUNTINGS', 'UNIVERSES', 'DELISTED_AFTER', 'CELLS', 'MODES', 'HOLIDAYS',
            'PublishedBaseline', 'Pick', 'picks_of', 'decisions', 'Terms', 'Target', 'Stretch', 'Run', 'last_bars',
            'walk_targets', 'Plan', 'plan_of', 'plan_of_chosen', 'targets_of', 'PlanRun', 'run_targets', 'simulate',
-           'trades_of', 'BacktestResult', 'period_metrics', 'metrics_of', 'run_record', 'recorded_sessions', 'backtest',
-           'all_phases', 'index_cagr', 'summary_text']
+           'spell_returns', 'trades_of', 'BacktestResult', 'period_metrics', 'metrics_of', 'run_record',
+           'recorded_sessions', 'backtest', 'all_phases', 'index_cagr', 'summary_text']
 
 # %% ../nbs/components/60_backtest.ipynb #c2c3d3ad
 import html
@@ -327,33 +327,40 @@ class Plan(NamedTuple):
     "Targets side by side."
 
     rows: np.ndarray  # (fills,) of the panel, the sessions whose closes decided
-    columns: np.ndarray  # (places, fills)
-    wanted: np.ndarray  # (places, fills): whether there is somebody in this place
-    weights: np.ndarray | None = None  # (places, fills): fractions of equity; None for equal ones
+    columns: np.ndarray  # (fills, places)
+    wanted: np.ndarray  # (fills, places): whether there is somebody in this place
+    weights: np.ndarray | None = None  # (fills, places): fractions of equity; None for equal ones
+
+
+def _places(most: int) -> int:
+    "Places whose sum does not depend on how many stay empty: numpy adds up eight side by side, and halves what is long."
+    return max(-(-most // 8) * 8, 8) if most <= 128 else 1 << (most - 1).bit_length()
 
 
 def plan_of(targets: Sequence[Target]) -> Plan:
     "A list of targets as a plan."
     counts, n = np.array([len(t.columns) for t in targets], dtype=int), len(targets)
-    wanted = np.arange(max(int(counts.max(initial=0)), 1)) < counts[:, None]
+    wanted = np.arange(_places(int(counts.max(initial=0)))) < counts[:, None]
     columns, weights = np.zeros(wanted.shape, dtype=np.intp), np.zeros(wanted.shape)
     equal = all(t.weights is None for t in targets)
     if n:
         columns[wanted] = np.concatenate([t.columns for t in targets])
         weights[wanted] = np.concatenate([np.full(c, 1 / max(c, 1)) if t.weights is None else t.weights for t, c in zip(targets, counts.tolist(), strict=True)])
-    return Plan(np.array([t.row for t in targets], dtype=int), columns.T, wanted.T, None if equal else weights.T)
+    return Plan(np.array([t.row for t in targets], dtype=int), columns, wanted, None if equal else weights)
 
 
 def plan_of_chosen(rows: np.ndarray, chosen: Chosen, which: int = 0) -> Plan:
     "What one of several configurations chose, as a plan."
     picks = chosen.picks[which]
-    return Plan(rows, picks.T.astype(np.intp), (np.arange(picks.shape[1]) < chosen.held[which][:, None]).T)
+    columns = np.zeros((len(picks), _places(picks.shape[1])), dtype=np.intp)
+    columns[:, : picks.shape[1]] = picks
+    return Plan(rows, columns, np.arange(columns.shape[1]) < chosen.held[which][:, None])
 
 
 def targets_of(plan: Plan) -> list[Target]:
     "A plan as a list of targets."
-    places = [np.flatnonzero(w) for w in plan.wanted.T]
-    return [Target(int(row), plan.columns[at, k], None if plan.weights is None else plan.weights[at, k]) for k, (row, at) in enumerate(zip(plan.rows, places, strict=True))]
+    places = [np.flatnonzero(w) for w in plan.wanted]
+    return [Target(int(row), plan.columns[k, at], None if plan.weights is None else plan.weights[k, at]) for k, (row, at) in enumerate(zip(plan.rows, places, strict=True))]
 
 # %% ../nbs/components/60_backtest.ipynb #fc06b2fe
 class _Stretches:
@@ -368,34 +375,34 @@ class _Stretches:
         self.start[0] = first + 1
         self.stop = np.append(self.start[1:], self.length)
         self.closes, self.opened = self.stop - self.start, self.at_open & (np.arange(kept + 1) > 0)
-        nobody = ((0, 0), (1, 0))
-        self.columns, wanted = np.pad(plan.columns[:, :kept], nobody), np.pad(plan.wanted[:, :kept], nobody)
-        given = None if plan.weights is None else np.pad(plan.weights[:, :kept], nobody)
-        here = ~np.isnan(panel.close[self.base, self.columns])
+        nobody = ((1, 0), (0, 0))
+        self.columns, wanted = np.pad(plan.columns[:kept], nobody), np.pad(plan.wanted[:kept], nobody)
+        given = None if plan.weights is None else np.pad(plan.weights[:kept], nobody)
+        here = ~np.isnan(panel.close[self.base[:, None], self.columns])
         self.weights = self._weights(wanted, here, given)
-        self.held, self.idle = self.weights > 0, 1 - self.weights.sum(axis=0)
+        self.held, self.idle = self.weights > 0, 1 - self.weights.sum(axis=1)
         self.gone = last_bars(panel) if terms.delisting_return else None
-        self.price = self._lost(self._fill_prices(here), self.base, self.columns)
+        self.price = self._lost(self._fill_prices(here), self.base[:, None], self.columns)
         self.rate = (1 + terms.cash_rate) ** (1 / 252) - 1
 
     def _weights(self, wanted: np.ndarray, here: np.ndarray, given: np.ndarray | None) -> np.ndarray:
-        lacking = np.flatnonzero((wanted & ~here).any(axis=0))
+        lacking = np.flatnonzero((wanted & ~here).any(axis=1))
         for k in lacking.tolist():
-            before = wanted[:, k - 1] if given is None else wanted[:, k - 1] & (given[:, k - 1] > 0)
-            wanted[:, k] &= here[:, k] | np.isin(self.columns[:, k], self.columns[before, k - 1])
+            before = wanted[k - 1] if given is None else wanted[k - 1] & (given[k - 1] > 0)
+            wanted[k] &= here[k] | np.isin(self.columns[k], self.columns[k - 1, before])
         if given is None:
-            return wanted / np.maximum(wanted.sum(axis=0), 1)
-        weights, total = np.where(wanted, given, 0.0), given.sum(axis=0)
-        for k in lacking[weights[:, lacking].sum(axis=0) > 0].tolist():
-            weights[:, k] *= total[k] / weights[:, k].sum()
+            return wanted / np.maximum(wanted.sum(axis=1, keepdims=True), 1)
+        weights, total = np.where(wanted, given, 0.0), given.sum(axis=1)
+        for k in lacking[weights[lacking].sum(axis=1) > 0].tolist():
+            weights[k] *= total[k] / weights[k].sum()
         return weights
 
     def _fill_prices(self, here: np.ndarray) -> np.ndarray:
         "What is paid or kept at: the open or close of the fill, or the last close before it; one where nobody is held."
-        price = (self.panel.open if self.at_open else self.panel.close)[self.base, self.columns]
+        price = (self.panel.open if self.at_open else self.panel.close)[self.base[:, None], self.columns]
         price[~self.held] = 1.0
         missing = self.held & ~here
-        row, column = np.broadcast_to(self.base, price.shape)[missing] - 1, self.columns[missing]
+        row, column = np.broadcast_to(self.base[:, None], price.shape)[missing] - 1, self.columns[missing]
         last = self.panel.close[row, column]
         while (empty := np.isnan(last)).any():
             row = row - empty
@@ -417,29 +424,30 @@ class _Worth(_Stretches):
     constant: bool
 
     def marks(self, cut: slice) -> np.ndarray:
-        "(places, sessions, stretches): closes after each fill, carried over missing bars."
-        row = np.minimum(self.start[cut] + np.arange(max(int(self.closes[cut].max()), 2))[:, None], self.length - 1)
-        column = self.columns[:, None, cut]
-        marks = self.panel.close[row, column]
+        "(stretches, sessions, places): closes after each fill, carried over missing bars."
+        row = np.minimum(self.start[cut, None] + np.arange(max(int(self.closes[cut].max()), 1)), self.length - 1)[:, :, None]
+        column, names = self.columns[cut, None], len(self.panel.symbols)
+        marks = self.panel.close.ravel().take(row * names + column, mode="clip")
         if np.isnan(marks).any():
             for d in range(marks.shape[1]):
-                np.copyto(marks[:, d], marks[:, d - 1] if d else self.carried[:, cut], where=np.isnan(marks[:, d]))
+                np.copyto(marks[:, d], marks[:, d - 1] if d else self.carried[cut], where=np.isnan(marks[:, d]))
         return self._lost(marks, row, column)
 
     def values(self, cut: slice, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Per dollar at the fill: (places, sessions, stretches) held, (sessions, stretches) in cash, and their sum."
-        weights, idle = self.weights[:, None, cut], self.idle[cut]
-        nights = np.arange(1, marks.shape[1] + 1)[:, None] - self.opened[cut]  # Whose interest is paid
+        "Per dollar at the fill: (stretches, sessions, places) held, (stretches, sessions) in cash, and their sum."
+        weights, idle = self.weights[cut, None], self.idle[cut, None]
+        nights = np.arange(1, marks.shape[1] + 1) - self.opened[cut, None]  # Whose interest is paid
         if self.constant:
             moves = marks.copy()
             moves[:, 1:] /= marks[:, :-1]
-            moves[:, 0] /= self.price[:, cut]
-            paid = np.diff(nights, axis=0, prepend=0)
-            total = np.cumprod(1 + ((moves - 1) * weights).sum(axis=0) + idle * self.rate * paid, axis=0)
-            return weights * total, idle * total, total
-        held = weights * (marks / self.price[:, None, cut])
+            moves[:, 0] /= self.price[cut]
+            paid = np.diff(nights, axis=1, prepend=0)
+            total = np.cumprod(1 + ((moves - 1) * weights).sum(axis=2) + idle * self.rate * paid, axis=1)
+            return weights * total[:, :, None], idle * total, total
+        held = marks / self.price[cut, None]
+        held *= weights
         cash = idle * (1 + self.rate) ** nights
-        return held, cash, held.sum(axis=0) + cash
+        return held, cash, held.sum(axis=2) + cash
 
 # %% ../nbs/components/60_backtest.ipynb #cadc16f7
 class _Earned(_Worth):
@@ -459,29 +467,29 @@ class _Earned(_Worth):
 
     def cuts(self) -> list[slice]:
         "Portions of stretches that fit into the memory of one panel's corner."
-        n, step = len(self.base), max(CELLS // (len(self.weights) * max(int(self.closes.max()), 2)), 1)
+        n, step = len(self.base), max(CELLS // (self.weights.shape[1] * max(int(self.closes.max()), 1)), 1)
         return [slice(a, min(a + step, n)) for a in range(0, n, step)]
 
     def _earn(self, cut: slice) -> None:
         marks, closes = self.marks(cut), self.closes[cut]
         _, cash, total = self.values(cut, marks)
-        there, at = (np.arange(len(total))[:, None] < closes).T, (np.maximum(closes - 1, 0), np.arange(len(closes)))
+        there, at = np.arange(total.shape[1]) < closes[:, None], (np.arange(len(closes)), np.maximum(closes - 1, 0))
         days = slice(self.start[cut][0] - self.first, self.stop[cut][-1] - self.first)
-        self.growth[days] = (total / np.concatenate([np.ones((1, len(closes))), total[:-1]])).T[there]
-        self.invested[days] = (1 - cash / total).T[there]
-        worth, last = np.where(closes > 0, total[at], 1.0), np.where(closes > 0, marks[:, at[0], at[1]], self.price[:, cut])
+        self.growth[days] = (total / np.concatenate([np.ones((len(closes), 1)), total[:, :-1]], axis=1))[there]
+        self.invested[days] = (1 - cash / total)[there]
+        worth, last = np.where(closes > 0, total[at], 1.0), np.where(closes[:, None] > 0, marks[at], self.price[cut])
         after = self._next_opens(cut, last) if self.at_open else last
         if self.constant:
-            self.night[cut] = 1 + ((after / last - 1) * self.weights[:, cut]).sum(axis=0) + self.idle[cut] * self.rate
+            self.night[cut] = 1 + ((after / last - 1) * self.weights[cut]).sum(axis=1) + self.idle[cut] * self.rate
         else:
-            held = self.weights[:, cut] * (after / self.price[:, cut])
-            end = held.sum(axis=0) + self.idle[cut] * (1 + self.rate) ** (closes + self.at_open - self.opened[cut])
-            self.night[cut], self.left[:, cut] = end / worth, held / end
-        self.after[:, cut] = after
+            held = self.weights[cut] * (after / self.price[cut])
+            end = held.sum(axis=1) + self.idle[cut] * (1 + self.rate) ** (closes + self.at_open - self.opened[cut])
+            self.night[cut], self.left[cut] = end / worth, held / end[:, None]
+        self.after[cut] = after
 
     def _next_opens(self, cut: slice, last: np.ndarray) -> np.ndarray:
         "Marks at the next fill; the last close where there is no bar, or no next fill."
-        row, columns, over = np.minimum(self.stop[cut], self.length - 1), self.columns[:, cut], self.stop[cut] >= self.length
+        row, columns, over = np.minimum(self.stop[cut, None], self.length - 1), self.columns[cut], self.stop[cut, None] >= self.length
         if self.gone is not None:
             last = np.where((self.gone[columns] == row) & ~over, last * max(1 + self.terms.delisting_return, 1e-9), last)
         return np.where(np.isnan(self.panel.close[row, columns]) | over, last, self.panel.open[row, columns])
@@ -492,11 +500,12 @@ class _Traded(_Earned):
 
     def __init__(self, *how: Any):
         super().__init__(*how)
-        self.stretch, self.place = np.nonzero(self.held.T)
-        self.column, n = self.columns[self.place, self.stretch], len(self.panel.symbols)
+        self.stretch, self.place = np.nonzero(self.held)
+        self.cell, n = (self.stretch, self.place), len(self.panel.symbols)
+        self.column = self.columns[self.cell]
         keys = self.stretch * n + self.column
         order = np.argsort(keys)
-        ahead = np.append(np.searchsorted(keys[order], keys + n), 0)[:-1]
+        ahead = np.searchsorted(keys[order], keys + n)
         again = np.append(keys[order], -1)[ahead] == keys + n
         self.stays, self.later = np.flatnonzero(again), order[ahead[again]]  # Which cell goes on, and as which
         self.leaves = np.flatnonzero(~again)
@@ -506,28 +515,29 @@ class _Traded(_Earned):
 
     def costs(self) -> tuple[np.ndarray, np.ndarray]:
         "Turnover and cost of each fill, as fractions of equity."
-        before, sold = np.zeros_like(self.weights), np.zeros_like(self.weights)
-        before[self.place[self.later], self.stretch[self.later]] = self.left[self.place[self.stays], self.stretch[self.stays]]
+        before, sold, left = np.zeros_like(self.weights), np.zeros_like(self.weights), self.left[self.cell]
+        before[self.stretch[self.later], self.place[self.later]] = left[self.stays]
         out = self.leaves[self.stretch[self.leaves] + 1 < len(self.base)]
-        where = self.place[out], self.stretch[out]
-        sold[where[0], where[1] + 1] = self.left[where]
+        where = self.stretch[out] + 1, self.place[out]
+        sold[where] = left[out]
         moved = np.abs(self.weights - before)
-        turnover = moved.sum(axis=0) + sold.sum(axis=0)
+        turnover = moved.sum(axis=1) + sold.sum(axis=1)
         cost = turnover * self.terms.cost_bps / 1e4
         if self.terms.cost_per_share:
-            sold[where[0], where[1] + 1] /= self.after[where]
-            cost += ((moved / self.price).sum(axis=0) + sold.sum(axis=0)) * self.terms.cost_per_share
+            sold[where] /= self.after[self.cell][out]
+            cost += ((moved / self.price).sum(axis=1) + sold.sum(axis=1)) * self.terms.cost_per_share
         return turnover[1:], cost[1:]
 
     def spells(self) -> tuple[np.ndarray, int]:
         "(spells, 5), closed ones by exit, entry and column, then the open ones by column; and how many are open."
-        begin, end = (cells[np.lexsort((self.stretch[cells], self.column[cells]))] for cells in (self.comes, self.leaves))
+        by_name = self.column * len(self.base) + self.stretch
+        begin, end = (cells[np.argsort(by_name[cells])] for cells in (self.comes, self.leaves))
+        column, since = self.column[begin], self.base[self.stretch[begin]]
         last = self.stretch[end] + 1 == len(self.base)
-        until = np.where(last, self.length - 1, np.append(self.base, 0)[self.stretch[end] + 1])
-        table = np.column_stack([
-            self.column[begin], self.base[self.stretch[begin]], until, self.price[self.place[begin], self.stretch[begin]], self.after[self.place[end], self.stretch[end]],
-        ]).astype(float)  # fmt: skip
-        return table[np.lexsort((table[:, 0], table[:, 1] * ~last, table[:, 2] * ~last, last))], int(last.sum())
+        until = np.append(self.base, self.length)[self.stretch[end] + 1]
+        order = np.argsort(np.where(last, self.length * self.length, until * self.length + since) * len(self.panel.symbols) + column)
+        table = np.column_stack([column, since, np.minimum(until, self.length - 1), self.price[self.cell][begin], self.after[self.cell][end]])
+        return table[order], int(last.sum())
 
 # %% ../nbs/components/60_backtest.ipynb #6521da39
 class PlanRun(Run):
@@ -553,14 +563,14 @@ class PlanRun(Run):
         for cut in book.cuts():
             held, cash, total = book.values(cut, book.marks(cut))
             for n, k in enumerate(range(cut.start, cut.stop)):
-                there, row, closes = book.held[:, k], int(book.start[k]), int(book.closes[k])
-                columns, worth = book.columns[there, k], equity[row - first : row - first + closes]
+                there, row, closes = book.held[k], int(book.start[k]), int(book.closes[k])
+                columns, worth = book.columns[k, there], equity[row - first : row - first + closes]
                 if k and not book.at_open:
                     now = equity[book.base[k] - first]
-                    found.append(Stretch(int(book.base[k]), columns, (book.weights[there, k] * now)[None], book.idle[k : k + 1] * now))
+                    found.append(Stretch(int(book.base[k]), columns, (book.weights[k, there] * now)[None], book.idle[k : k + 1] * now))
                 if closes:
-                    share = worth / total[:closes, n]
-                    found.append(Stretch(row, columns, held[there, :closes, n].T * share[:, None], cash[:closes, n] * share))
+                    share = worth / total[n, :closes]
+                    found.append(Stretch(row, columns, held[n, :closes, there].T * share[:, None], cash[n, :closes] * share))
         return found
 
 
@@ -583,12 +593,18 @@ def simulate(
     return run.out, [(int(c), int(a), int(b), p, q) for c, a, b, p, q in run.spells.tolist()]
 
 # %% ../nbs/components/60_backtest.ipynb #2bba23cf
+def spell_returns(run: Run, terms: Terms) -> np.ndarray:
+    "The return of every spell after the cost of both fills."
+    _, _, _, paid, got = run.spells.T
+    bought, sold = (1 - terms.cost_bps / 1e4 - terms.cost_per_share / price for price in (paid, got))
+    return got / paid * bought * sold - 1
+
+
 def trades_of(run: Run, panel: Panel, dates: np.ndarray, terms: Terms) -> pd.DataFrame:
     "Every spell: symbol, entry, exit, and its return before and after the cost of both fills; open ones last, marked at the last close."
     column, entry, leave, paid, got = run.spells.T
     symbols, rows = np.array(panel.symbols, dtype=object)[column.astype(int)], (entry.astype(int), leave.astype(int))
-    bought, sold = (1 - terms.cost_bps / 1e4 - terms.cost_per_share / price for price in (paid, got))
-    return pd.DataFrame({"symbol": symbols, "entry": dates[rows[0]], "exit": dates[rows[1]], "gross": got / paid - 1, "net": got / paid * bought * sold - 1})
+    return pd.DataFrame({"symbol": symbols, "entry": dates[rows[0]], "exit": dates[rows[1]], "gross": got / paid - 1, "net": spell_returns(run, terms)})
 
 # %% ../nbs/components/60_backtest.ipynb #9d0734f9
 class _Tables:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from . import backtest as engine
 from v23.backtest import (
-    ACCOUNTINGS, FILLS, Pick, PlanRun, Run, Target, Terms, period_metrics, picks_of, plan_of_chosen, recorded_sessions, run_targets, targets_of, trades_of,
+    ACCOUNTINGS, FILLS, Pick, PlanRun, Run, Target, Terms, period_metrics, picks_of, plan_of_chosen, recorded_sessions, run_targets, spell_returns, targets_of, trades_of,
 )  # fmt: skip
 from .candidates import choose, find_candidates
 from .domain import Strategy
@@ -75,20 +75,22 @@ class EquityRecord(_Daily):
     def figures(self) -> dict[str, float | None]:
         "What fits into one line: CAGR, volatility, Sharpe, drawdown, day and trade wins, turnover and cost a year."
         net, years = self.returns.to_numpy(), len(self.equity) / 252
-        told = period_metrics(net)
-        wins = self.trades["net"] > 0
+        told, wins = period_metrics(net), self._wins()
         return {
             "cagr": max(float(self.equity.iloc[-1]) / self.capital, 0.0) ** (1 / years) - 1,
             "volatility": float(net.std(ddof=1) * 252**0.5) if len(net) > 1 else None,
             "sharpe": told["sharpe"],
             "max_dd": told["max_dd"],
             "daily_win_rate": told["daily_win_rate"],
-            "trades": len(self.trades),
+            "trades": len(wins),
             "trade_win_rate": float(wins.mean()) if len(wins) else None,
             "turnover_per_year": float(self.turnover.sum() / years),
             "cost_per_year": float(self.costs.sum() / years),
             "mean_exposure": float(self.invested.mean()),
         }
+
+    def _wins(self) -> np.ndarray:
+        return self.trades["net"].to_numpy() > 0
 
     @cached_property
     def per_year(self) -> pd.DataFrame:
@@ -243,6 +245,9 @@ class StrategyResult(Shown):
         table = pd.DataFrame(self.out, columns=["gross", "cost", "net", "turnover"])
         table.insert(0, "date", [d.date().isoformat() for d in self.index])
         return table.assign(unfilled=sum(run.unfilled for _, run in self.parts) / len(self.parts))
+
+    def _wins(self) -> np.ndarray:
+        return np.concatenate([spell_returns(run, self.terms) for _, run in self.parts]) > 0
 
     @cached_property
     def picks(self) -> pd.DataFrame:

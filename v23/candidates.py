@@ -57,7 +57,7 @@ def _highest(high: np.ndarray, rows: np.ndarray, step: int) -> np.ndarray:
         return np.array([high[r + 1 - HIGH : r + 1].max(axis=0) for r in rows.tolist()])
     blocks = HIGH // step
     first, last = int(rows[0]) + 1 - HIGH, int(rows[-1])
-    tops = np.array([high[r : r + step].max(axis=0) for r in range(first, last + 1, step)])
+    tops = high[first : last + 1].reshape(-1, step, high.shape[1]).max(axis=1)
     return np.maximum.reduce([tops[n : n + len(rows)] for n in range(blocks)])
 
 
@@ -75,7 +75,7 @@ def _near(panel: Panel, rows: np.ndarray, loose: StrategySettings, everything: n
 def _bars(field: np.ndarray, row: np.ndarray, column: np.ndarray, length: int) -> np.ndarray:
     "(length, pairs): the last sessions up to each row; NaN before the panel begins."
     back = np.arange(length - 1, -1, -1)[:, None]
-    bars = field.ravel().take((row - back) * field.shape[1] + column, mode="clip")
+    bars = field.ravel().take((row * field.shape[1] + column) - back * field.shape[1], mode="clip")
     if len(row) and row[0] < length - 1:
         bars[row < back] = np.nan
     return bars
@@ -131,9 +131,12 @@ def _by_week(parts: Sequence[tuple[np.ndarray, np.ndarray, Indicators]], rows: n
     "Joined, lowest return of the week first within each decision; earlier columns first among equals."
     row, column = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
     now = {name: np.concatenate([getattr(p[2], name) for p in parts]) for name in vars(parts[0][2])}
-    order = np.argsort(now["week_return"], kind="stable")
-    order = order[np.argsort(row[order], kind="stable")]
-    return Candidates(rows, np.append(np.searchsorted(row, rows), len(row)), column[order], Indicators(**{n: v[order] for n, v in now.items()}), everything)
+    offsets = np.append(np.searchsorted(row, rows), len(row))
+    there = np.arange(np.diff(offsets).max()) < np.diff(offsets)[:, None]
+    weeks = np.full(there.shape, np.inf)
+    weeks[there] = now["week_return"]
+    order = (np.argsort(weeks, axis=1, kind="stable") + offsets[:-1, None])[there]
+    return Candidates(rows, offsets, column[order], Indicators(**{n: v[order] for n, v in now.items()}), everything)
 
 
 def find_candidates(panel: Panel, settings: Sequence[StrategySettings], universe: str, phase: int, first: int = 0) -> Candidates:
