@@ -6,11 +6,11 @@
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
            'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
            'entries_today', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks', 'real_losses',
-           'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'Gate',
-           'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk',
-           'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
-           'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status', 'describe_status', 'open_existing',
-           'read_orders']
+           'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
+           'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
+           'ReadingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk',
+           'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status', 'describe_status',
+           'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -248,6 +248,11 @@ class GateView:
         "Seconds since the desk last read the account; NaN when it never did."
         return (self.clock.now() - self.looked_at).total_seconds() if self.looked_at else math.nan
 
+# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+@dataclass
+class PurseView(GateView):
+    "What may be bought and sold with what the desk last saw."
+
     def purse(self, batch: Sequence[Order] = ()) -> float:
         "Dollars purchases may still cost: the buying power of the last look, less what has left since and what is decided in this batch."
         prices = reference_prices(self.ledger)
@@ -271,9 +276,9 @@ class GateView:
             held[symbol] = max(held.get(symbol, Decimal(0)), self.positions[symbol].quantity)
         return held
 
-# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+# %% ../nbs/components/85_trading_desk.ipynb #8561d403
 @dataclass
-class Gate(GateView):
+class Gate(PurseView):
     "Builds the context of the nine checks and asks them; the only way to an order."
 
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
