@@ -27,6 +27,7 @@ from .accounting import consecutive_losses, round_trips, trades_by_session
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
+from .adapters.live_view import LiveView
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
@@ -408,6 +409,8 @@ class DeskCore(OwnedState):
 class WatchingDesk(DeskCore):
     "A desk that watches its account."
 
+    view: LiveView | None = None  # Shows people what is seen
+
     def look(self, session: date) -> tuple[Account, tuple[Position, ...]]:
         "Read the account and the positions, and tell the gate and the breakers."
         self.engine.tracker.book_activities(self.clock.now() - LOOK_BACK)
@@ -448,6 +451,16 @@ class WatchingDesk(DeskCore):
         if abs(gate.clock_skew_s) > NOTED_SKEW_S:
             self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
         gate.marks = {p.symbol: float(p.current_price) for p in positions}
+        self.show(account, positions, reading)
+
+    def show(self, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
+        "Hand what was seen to whoever shows it to people."
+        if self.view is not None:
+            window = session_hours(reading.session).window(self.settings.risk)
+            self.view.saw(
+                account=account, positions=positions, at=self.clock.now(), pauses=self.gate.pauses(), breaker=self.breakers.state.name, window=window, entries_today=entries_today(self.ledger, reading.session),
+                reading={k: None if isinstance(v, float) and not math.isfinite(v) else v for k in ("session", "daily", "weekly", "drawdown", "peak", "day_start", "week_start", "consecutive_losses", "execution_errors", "api_errors") for v in [getattr(reading, k)]},
+            )  # fmt: skip
 
 # %% ../nbs/components/85_trading_desk.ipynb #0680da1c
 class ComparingDesk(WatchingDesk):
@@ -800,6 +813,9 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
+    facts = {"mode": settings.mode, "source": panel.source, "synthetic": panel.synthetic, "strategy": wiring.strategy.name, "holding_sessions": wiring.strategy.holding_sessions}
+    desk.view = LiveView(desk.ledger, state_dir, settings, facts, panel.sectors)
+    desk._closers.append(desk.view.close)
     if stream:
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk
