@@ -22,8 +22,9 @@ from typing import Any
 
 from ..accounting import signed_positions
 from .ledger import Ledger
-from .snapshots import SCHEMA, canonical_json
+from .snapshots import SCHEMA, canonical_json, read_snapshot
 from ..domain import Adjustment, Fill, Order, from_plain, to_plain
+from ..errors import StateError
 from ..monitoring.metrics import parent_quality, slippage_stats
 from ..settings import Settings
 
@@ -238,6 +239,8 @@ class LiveView(ViewFiles):
         self.interval_s, self._told, self._over = interval_s, threading.Event(), threading.Event()
         for e in ledger.events():
             self.picture.event(e.seq, e.at.isoformat(), e.kind, e.body)
+        with contextlib.suppress(StateError):  # until this desk has looked for itself, with the time of that look
+            self.seen = dict(read_snapshot(self.folder / "monitoring" / "live_state.json").get("seen", {}))
         write_view(self.folder / "monitoring" / "desk_facts.json", {"sectors": dict(sectors)}, ledger.last_seq, ledger.clock.now())
         self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="v23-live-view", daemon=True)

@@ -43,6 +43,7 @@ class StateFiles:
 
     def __init__(self, state: Path | str):
         self.state = Path(state)
+        self.latest = ""  # The version a watcher saw last: a page that shows an older one asks again
         self._kept: dict[str, tuple[tuple[int, int, int], Read]] = {}
 
     def read(self, name: str) -> Read:

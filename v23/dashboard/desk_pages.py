@@ -98,7 +98,7 @@ def today(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
 def log(desk: OrderReader, count: int = 12) -> Any:
     "The last events in words."
     rows = [(stamp(e["at"]), badge(e["kind"], "bad" if e["kind"] in ("error", "kill") else "mute"), e["text"]) for e in desk.live.get("log", [])[:count]]
-    return table("What happened last", [("New York", ""), ("What", "opt"), ("", "")], rows, "Nothing has happened yet.")
+    return table("What happened last", [("New York", "t"), ("What", "opt"), ("", "")], rows, "Nothing has happened yet.")
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #ff62f672
 def limits_short(desk: OrderReader) -> Any:
@@ -175,12 +175,12 @@ def orders(desk: OrderReader, text: str, day: str, state: str) -> list[Any]:
         stamp(o["planned_at"]), A(Strong(o["symbol"]), href=f"/orders/{o['intent_id']}"), f"{o['side']} {plain(o['quantity'], 9)}", o["order_type"], badge(o["state"]),
         f"{plain(o['filled'], 9)} at {money(o['average'])}" if number(o["filled"]) else "none", bps(o["slippage_bps"]) if o["slippage_bps"] is not None else "", o["purpose"], (o["detail"] or o["refused"])[:120],
     ) for o in found]  # fmt: skip
-    columns = [("Decided", "opt"), ("Symbol", ""), ("Wanted", ""), ("Type", "opt"), ("State", ""), ("Filled", ""), ("Cost", "n opt"), ("Purpose", "opt"), ("Why not", "opt")]
+    columns = [("Decided", "t opt"), ("Symbol", ""), ("Wanted", ""), ("Type", "opt"), ("State", ""), ("Filled", ""), ("Cost", "n opt"), ("Purpose", "opt"), ("Why not", "opt")]
     empty = "Nothing matches; look with fewer words, or in all sessions." if text or day or state else "No order has been decided yet; the first appear at the next rebalance."
     days = desk.sessions()
     fills = [(stamp(f["at"]), A(f["symbol"], href=f"/orders/{f['intent_id']}"), f["side"], plain(f["quantity"], 9), money(f["price"])) for f in desk.fills(day or (days[0] if days else ""))[:60]]
     more = f"the newest {len(found)} of {total}" if total > len(found) else f"{total} order{'' if total == 1 else 's'}"
-    return [Div(panel(f"Orders: {more}", table("Orders", columns, rows, empty), width="w8"), panel(f"Fills of {day or (days[0] if days else 'no session')}", table("Fills", [("New York", ""), ("Symbol", ""), ("", ""), ("Shares", "n"), ("Price", "n")], fills, "No fill yet."), width="w4"), cls="grid")]
+    return [Div(panel(f"Orders: {more}", table("Orders", columns, rows, empty), width="w8"), panel(f"Fills of {day or (days[0] if days else 'no session')}", table("Fills", [("New York", "t"), ("Symbol", ""), ("", ""), ("Shares", "n"), ("Price", "n")], fills, "No fill yet."), width="w4"), cls="grid")]
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #7fead024
 def order(desk: OrderReader, intent_id: str) -> list[Any]:

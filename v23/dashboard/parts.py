@@ -144,7 +144,7 @@ def histogram(values: Sequence[float], words: str, bins: int = 24) -> Any:
 # %% ../../nbs/components/933_dashboard_parts.ipynb #934d40bc
 PAGES = (
     ("/", "Today"), ("/positions", "Positions"), ("/orders", "Orders and fills"), ("/risk", "Risk"), ("/quality", "Execution quality"),
-    ("/validation", "Validation"), ("/jobs", "Jobs"), ("/alerts", "Alerts"), ("/health", "Health"), ("/reports", "Reports"),
+    ("/validation", "Validation"), ("/jobs", "Jobs"), ("/alerts", "Alerts"), ("/desk-health", "Health"), ("/reports", "Reports"),
 )  # fmt: skip
 
 
@@ -210,9 +210,9 @@ def page(title: str, path: str, desk: OrderReader, session: Session, owned: bool
         Main(Aside(banner("warn", "The connection to the dashboard is lost", "What is shown is getting old; it comes back by itself when the dashboard does."), id="connection", hidden=True),
              banner(*note, alert=False) if note[1] else "", *fixed, moving, cls="page", id="main"),
         dialog, Footer(Small("Times are New York's. The dashboard reads files and asks the owner; it holds no broker keys."), cls="page"),
-        hx_ext="sse", sse_connect="/events",
+        hx_ext="sse", sse_connect=f"/events?shown={desk.latest}",
     )  # fmt: skip
-    return "<!doctype html>\n" + to_xml(Html(head(f"{title} · v23"), body, lang="en"))
+    return to_xml(Html(head(f"{title} · v23"), body, lang="en"), indent=False)
 
 
 def banners(desk: OrderReader, owned: bool | None) -> list[Any]:
