@@ -16,7 +16,7 @@
     new uPlot({
       width: box.clientWidth, height: told.height || 240, cursor: {drag: {x: false, y: false}},
       scales: {x: {time: true}},
-      axes: [{...axis}, {...axis, size: 74, values: (u, vs) => vs.map(short)}],
+      axes: [{...axis, space: 80, incrs: [1, 2, 3, 5, 7, 14, 30, 91, 182, 365].map(d => d * 86400), values: (u, vs) => vs.map(v => new Date(v * 1000).toISOString().slice(0, 10))}, {...axis, size: 74, values: (u, vs) => vs.map(short)}],
       series: [{label: "Session", value: (u, v) => v == null ? "" : new Date(v * 1000).toISOString().slice(0, 10)},
         ...told.series.map(s => ({label: s.label, stroke: colour(s.colour), width: 2, dash: s.dash || [], points: {show: told.x.length < 40, size: 5}, value: (u, v) => short(v)}))],
     }, data, box);

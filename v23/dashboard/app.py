@@ -290,8 +290,8 @@ def add_questions(app: Starlette, desk: Desk) -> None:
                 answer = proof_pages.verdict(*what_if(d, asked["symbol"].strip().upper()[:20], Side(asked.get("side", "buy")), int(asked.get("shares", "")), float(asked.get("price", "")), float(asked.get("spread", "5")), datetime.now(timezone.utc)))
             except (InputError, ValueError) as e:
                 answer = banner("warn", "The checks could not be asked", str(e))
-        fixed = [H1("Risk"), *proof_pages.risk_forms(d, session, asked, answer)]
-        return Response(page("Risk", "/risk", d, session, desk.owned, proof_pages.risk(d, session, desk.owned), fixed), media_type="text/html")
+        below = proof_pages.risk_forms(d, session, asked, answer)
+        return Response(page("Risk", "/risk", d, session, desk.owned, proof_pages.risk(d, session, desk.owned), [H1("Risk")], below=below), media_type="text/html")
 
     def validation(request: Request) -> Response:
         paths = d.read("paper_validation/validation_report.json").data.get("paths", {})
@@ -357,6 +357,7 @@ def add_actions(app: Starlette, desk: Desk) -> None:
         name, session = request.path_params["name"], request.scope["v23"]
         if name not in ACTIONS:
             return plain(404, "there is no such action")
+        session.address, session.agent = client_of(request), request.headers.get("user-agent", "")[:200]
         answer = await asyncio.to_thread(act, name, request.scope["v23_form"], session, desk.state, desk.passwords, desk.tries, desk.diary)
         session.note = answer.kind, answer.text
         if "text/html" not in request.headers.get("accept", ""):

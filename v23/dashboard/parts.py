@@ -21,6 +21,7 @@ from fasthtml.components import ft_hx, to_xml
 
 from .access import Session
 from .data import OrderReader, fresh, kill_state, number
+from ..market_calendar import NEW_YORK
 
 # %% ../../nbs/components/933_dashboard_parts.ipynb #cf2d5894
 UNKNOWN = "unknown"
@@ -51,11 +52,12 @@ def bps(value: Any) -> str:
 
 
 def stamp(value: Any, seconds: bool = True) -> str:
-    "An instant in New York as the desk wrote it."
+    "An instant, in New York."
     try:
         at = datetime.fromisoformat(str(value))
     except ValueError:
         return UNKNOWN
+    at = at.astimezone(NEW_YORK) if at.tzinfo else at
     return at.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
 
 
@@ -160,7 +162,7 @@ def strip(desk: OrderReader, owned: bool | None) -> Any:
         badge(f"breakers {breaker}" if breaker else "breakers unknown", KINDS.get(breaker or "", "mute")),
         badge("owner running", "ok") if owned else badge("no owner", "mute") if owned is False else "",
         Small("written ", Span("", data_since=f"{live.get('real_time', 0):.0f}") if state != "never" else "never", f" · event {desk.read('monitoring/live_state.json').seq:,}"),
-        id="strip", aria_live="polite", hx_swap_oob="true",
+        id="strip",
     )  # fmt: skip
 
 # %% ../../nbs/components/933_dashboard_parts.ipynb #93d94556
@@ -193,8 +195,8 @@ def head(title: str) -> Any:
     return Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"), Meta(name="htmx-config", content=HTMX), Title(title), Link(rel="icon", href="/assets/icon.svg", type="image/svg+xml"), *sheets, *scripts)
 
 
-def page(title: str, path: str, desk: OrderReader, session: Session, owned: bool | None, live: Sequence[Any], fixed: Sequence[Any] = (), refresh: str = "") -> str:
-    "A whole page; `live` is replaced as the desk changes, `fixed` (forms) is not."
+def page(title: str, path: str, desk: OrderReader, session: Session, owned: bool | None, live: Sequence[Any], fixed: Sequence[Any] = (), refresh: str = "", below: Sequence[Any] = ()) -> str:
+    "A whole page; `live` is replaced as the desk changes, what is fixed above and below it (forms) is not."
     links = Nav(Ul(*(Li(A(name, href=to, aria_current="page" if to == path else None)) for to, name in PAGES)), cls="pages", aria_label="Pages")
     kill = A("Kill…", href="/kill", role="button", cls="danger", data_opens="kill-dialog") if session.is_operator else ""
     tools = Div(
@@ -204,11 +206,11 @@ def page(title: str, path: str, desk: OrderReader, session: Session, owned: bool
     note, session.note = session.note, ("", "")
     top = Header(Div(A("v23", href="/", cls="brand"), strip(desk, owned), tools, cls="bar"), links, cls="top")
     dialog = Dialog(Article(H2("Kill everything?", id="kill-title"), kill_form(session)), id="kill-dialog", aria_labelledby="kill-title") if session.is_operator else ""
-    moving = Div(*banners(desk, owned), *live, id="live", hx_get=refresh or path, hx_trigger="sse:changed", hx_select="#live", hx_swap="outerHTML")
+    moving = Div(*live, id="live", hx_get=refresh or path, hx_trigger="sse:changed", hx_select="#live", hx_select_oob="#strip,#banners", hx_swap="outerHTML")
     body = Body(
         A("Skip to the content", href="#main", cls="skip"), top,
         Main(Aside(banner("warn", "The connection to the dashboard is lost", "What is shown is getting old; it comes back by itself when the dashboard does."), id="connection", hidden=True),
-             banner(*note, alert=False) if note[1] else "", *fixed, moving, cls="page", id="main"),
+             Div(*banners(desk, owned), id="banners", aria_live="assertive"), banner(*note, alert=False) if note[1] else "", *fixed, moving, *below, cls="page", id="main"),
         dialog, Footer(Small("Times are New York's. The dashboard reads files and asks the owner; it holds no broker keys."), cls="page"),
         hx_ext="sse", sse_connect=f"/events?shown={desk.latest}",
     )  # fmt: skip

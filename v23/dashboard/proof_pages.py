@@ -71,12 +71,13 @@ def risk_forms(desk: OrderReader, session: Session, asked: Mapping[str, str], ch
     side = asked.get("side", "buy")
     question = Form(
         Label("Symbol", Input(name="symbol", value=asked.get("symbol", ""), required=True, maxlength="10", autocomplete="off")), Label("Side", Select(Option("buy", selected=side == "buy"), Option("sell", selected=side == "sell"), name="side")),
-        Label("Shares", Input(name="shares", type="number", min="1", value=asked.get("shares", "100"))), Label("Price, dollars", Input(name="price", inputmode="decimal", value=asked.get("price", ""), required=True)),
-        Label("Spread, bps", Input(name="spread", inputmode="decimal", value=asked.get("spread", "5"))), Button("Why would this be refused?", type="submit"), method="get", action="/risk", cls="row",
+        Label("Shares", Input(id="ask-shares", name="shares", type="number", min="1", value=asked.get("shares", "100"))), Label("Price, dollars", Input(name="price", inputmode="decimal", value=asked.get("price", ""), required=True)),
+        Label("Spread, bps", Input(name="spread", inputmode="decimal", value=asked.get("spread", "5"))), Button("Ask the checks", type="submit"), method="get", action="/risk#ask", cls="row",
     )  # fmt: skip
-    parts = [panel("Ask the checks", question, checked, P(Small("The gate's own checks over what the desk wrote last, with the price and spread you typed in the place of a live quote. Nothing is sent.")))]
+    parts = [P(), panel("Why would this be refused?", question, checked, P(Small("The gate's own checks over what the desk wrote last, with the price and spread you typed in the place of a live quote. Nothing is sent.")), id="ask")]
     if session.is_operator:
         secret = lambda: (Input(type="hidden", name="nonce", value=session.nonce()), Label("Password, again", Input(name="password", type="password", required=True, autocomplete="current-password")))  # noqa: E731
+        parts.append(P())
         parts.append(Div(
             panel("Lift the kill", action(session, "/actions/deactivate", "Deactivate the kill switch", *secret(), Label("Code: CONFIRM- and New York's date", Input(name="code", required=True, placeholder="CONFIRM-20260123", autocomplete="off")), Label("Why something may still be held; empty when flat", Input(name="still_held", maxlength="200", autocomplete="off")), cls="plain"), width="w6"),
             panel("Resume entries", action(session, "/actions/resume", "Resume entries", *secret(), Label("Reason", Input(name="reason", required=True, maxlength="200", autocomplete="off")), cls="plain"), width="w6"), cls="grid",
