@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
+from . import cli_breakers  # noqa: F401  (registers its commands)
 from .errors import InputError, V23Error
 from . import cli_dashboard  # noqa: F401  (its commands)
 
@@ -575,7 +576,10 @@ def validate(
 
 @app.command()
 def version(as_json: JsonOption = False) -> None:
-    "The version of v23, of Python and of the client."
+    """The version of v23, of Python and of the client.
+
+    Example:  v23 version --json
+    """
     from importlib.metadata import version as installed
 
     import v23
