@@ -238,7 +238,7 @@ class LiveView(ViewFiles):
         super().__init__(Path(folder), settings, facts)
         self.interval_s, self._told, self._over = interval_s, threading.Event(), threading.Event()
         for e in ledger.events():
-            self.picture.event(e.seq, e.at.isoformat(), e.kind, e.body)
+            self.picture.event(e.seq, e.at.isoformat(), e.kind, dict(e.body))
         with contextlib.suppress(StateError):  # until this desk has looked for itself, with the time of that look
             self.seen = dict(read_snapshot(self.folder / "monitoring" / "live_state.json").get("seen", {}))
         write_view(self.folder / "monitoring" / "desk_facts.json", {"sectors": dict(sectors)}, ledger.last_seq, ledger.clock.now())

@@ -15,13 +15,13 @@ import gzip
 import hmac
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from fasthtml.components import H1, A, Body, Button, Div, Form, Html, Iframe, Input, Label, Main, P, Small, to_xml
+from fasthtml.components import H1, A, Body, Button, Form, Html, Iframe, Input, Label, Main, P, Small, to_xml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -29,11 +29,11 @@ from starlette.routing import Route
 
 from ..control import is_owned
 from . import desk_pages, proof_pages
-from .access import Diary, Passwords, Session, Sessions, Tries
+from .access import Diary, Passwords, Sessions, Tries
 from .actions import ACTIONS, act
 from .data import OrderReader, what_if
 from .parts import badge, banner, head, kill_form, page, panel, stamp, table
-from .report_files import REPORT_POLICY, Report, Reports
+from .report_files import REPORT_POLICY, Reports
 from ..domain import Side
 from ..errors import InputError, PortInUseError
 
@@ -287,7 +287,7 @@ def add_questions(app: Starlette, desk: Desk) -> None:
         answer: Any = ""
         if asked.get("symbol"):
             try:
-                answer = proof_pages.verdict(*what_if(d, asked["symbol"].strip().upper()[:20], Side(asked.get("side", "buy")), int(asked.get("shares", "")), float(asked.get("price", "")), float(asked.get("spread", "5")), datetime.now(timezone.utc)))
+                answer = proof_pages.verdict(*what_if(d, asked["symbol"].strip().upper()[:20], Side(asked.get("side", "buy")), int(asked.get("shares", "")), float(asked.get("price", "")), float(asked.get("spread", "5")), datetime.now(UTC)))
             except (InputError, ValueError) as e:
                 answer = banner("warn", "The checks could not be asked", str(e))
         below = proof_pages.risk_forms(d, session, asked, answer)
@@ -314,7 +314,7 @@ def add_reports(app: Starlette, desk: Desk) -> None:
 
     def listed(request: Request) -> Response:
         session = request.scope["v23"]
-        rows = [(A(r.name, href=f"/reports/{r.id}"), badge(r.status) if r.status else "", datetime.fromtimestamp(r.modified).strftime("%Y-%m-%d %H:%M"), f"{r.size / 1024:,.0f} kB") for r in desk.files.all()[:300]]
+        rows = [(A(r.name, href=f"/reports/{r.id}"), badge(r.status) if r.status else "", stamp(datetime.fromtimestamp(r.modified, UTC).isoformat(), seconds=False), f"{r.size / 1024:,.0f} kB") for r in desk.files.all()[:300]]
         inside = panel("Reports", table("Reports", [("Report", ""), ("Run", ""), ("Written", "opt"), ("Size", "n opt")], rows, f"No report lies in {desk.reports} yet; jobs and validations write them."))
         return Response(page("Reports", "/reports", desk.reader, session, desk.owned, [H1("Reports"), inside]), media_type="text/html")
 
@@ -323,7 +323,7 @@ def add_reports(app: Starlette, desk: Desk) -> None:
         if found is None:
             return Response(page("No such report", "/reports", desk.reader, session, desk.owned, [], [H1("No such report"), P("It may have been moved; see ", A("all reports", href="/reports"), ".")]), 404, media_type="text/html")
         frame = Iframe(src=f"/reports/{found.id}/content", sandbox="", title=f"The report {found.name}", cls="report", referrerpolicy="no-referrer")
-        return Response(page(found.name, "/reports", desk.reader, session, desk.owned, [], [H1(found.name), P(Small(f"written {datetime.fromtimestamp(found.modified):%Y-%m-%d %H:%M}, {found.size / 1024:,.0f} kB; scripts of a report do not run here. "), A("All reports", href="/reports")), frame]), media_type="text/html")
+        return Response(page(found.name, "/reports", desk.reader, session, desk.owned, [], [H1(found.name), P(Small(f"written {stamp(datetime.fromtimestamp(found.modified, UTC).isoformat(), seconds=False)}, {found.size / 1024:,.0f} kB; scripts of a report do not run here. "), A("All reports", href="/reports")), frame]), media_type="text/html")
 
     def content(request: Request) -> Response:
         found = desk.files.find(request.path_params["report_id"])

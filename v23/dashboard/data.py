@@ -7,7 +7,6 @@ __all__ = ['MAX_FILE', 'Read', 'StateFiles', 'kill_state', 'number', 'DeskReader
            'what_if', 'fresh', 'next_try']
 
 # %% ../../nbs/components/931_dashboard_data.ipynb #cb6c4afb
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -194,7 +193,8 @@ class OrderReader(DeskReader):
 
     def search(self, text: str, session: str = "", state: str = "", limit: int = 200) -> tuple[list[dict[str, Any]], int]:
         "(the newest matches, how many there are in all)."
-        wanted, found, total = text.strip().lower()[:100], [], 0
+        wanted, total = text.strip().lower()[:100], 0
+        found: list[dict[str, Any]] = []
         for day in [session] if session else self.sessions():
             for row in self.orders(day):
                 if (not state or row["state"] == state) and (not wanted or wanted in order_text(row)):
@@ -240,7 +240,7 @@ def what_if(desk: OrderReader, symbol: str, side: Side, shares: int, price: floa
         quantity_available=Decimal(str(rows[symbol]["shares"])) if symbol in rows else Decimal(0),
         breaker_state=breaker, entries_paused=bool(seen.get("pauses")) or breaker >= BreakerState.HALTED, pause="; ".join(seen.get("pauses", [])),
         quarantined=symbol in ((live.get("reconciled") or {}).get("quarantined") or []), killed=kill_state(desk)["active"],
-        daily_loss=number(reading.get("daily")) if number(reading.get("daily")) is not None else float("nan"), entries_today=int(seen.get("entries_today", 0)),
+        daily_loss=float("nan") if (daily := number(reading.get("daily"))) is None else daily, entries_today=int(seen.get("entries_today", 0)),
         consecutive_losses=int(reading.get("consecutive_losses", 0)), execution_errors=int(reading.get("execution_errors", 0)), api_errors=int(reading.get("api_errors", 0)),
     )  # fmt: skip
     session = at.date()

@@ -7,10 +7,10 @@ __all__ = ['STATES', 'needs', 'seconds_of', 'equity_chart', 'today', 'log', 'lim
            'order_search', 'orders', 'order', 'timeline']
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #f193979a
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
-from fasthtml.components import H2, H3, A, Button, Div, Form, Input, Label, Li, Ol, Option, P, Select, Small, Span, Strong, Ul
+from fasthtml.components import H3, A, Button, Div, Form, Input, Label, Li, Ol, Option, P, Select, Small, Strong, Ul
 
 from .access import Session
 from .data import OrderReader, as_state, kill_state, number
@@ -43,7 +43,7 @@ def needs(desk: OrderReader, owned: bool | None) -> list[str]:
 # %% ../../nbs/components/934_dashboard_desk.ipynb #de887736
 def seconds_of(session: str) -> float:
     "The day of a session as seconds since 1970, for a time axis."
-    return datetime.fromisoformat(session).replace(tzinfo=timezone.utc).timestamp()
+    return datetime.fromisoformat(session).replace(tzinfo=UTC).timestamp()
 
 
 def equity_chart(desk: OrderReader) -> Any:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from fasthtml.components import (
-    H2, A, Article, Aside, B, Body, Button, Caption, Datalist, Dd, Dialog, Div, Dl, Dt, Footer, Form, Head, Header, Html, Input, Label, Li, Link, Main, Meta, Nav, Option, P, Script, Section, Small, Span, Strong, Table, Tbody, Td, Th, Thead, Title, Tr, Ul,
+    H2, A, Article, Aside, B, Body, Button, Caption, Dd, Dialog, Div, Dl, Dt, Footer, Form, Head, Header, Html, Input, Label, Li, Link, Main, Meta, Nav, P, Script, Section, Small, Span, Strong, Table, Tbody, Td, Th, Thead, Title, Tr, Ul,
 )  # fmt: skip
 from fasthtml.components import ft_hx, to_xml
 

@@ -14,10 +14,10 @@ from typing import Any
 from fasthtml.components import H3, A, Button, Code, Div, Form, Input, Label, Li, Option, P, Select, Small, Strong, Ul
 
 from .access import Session
-from .data import OrderReader, as_state, fresh, kill_state, number
+from .data import OrderReader, fresh, kill_state, number
 from .desk_pages import breakers, limits_short
 from v23.dashboard.parts import (
-    UNKNOWN, action, badge, banner, bps, facts, histogram, meter, money, no_desk, panel, percent, plain, stamp, table, tile, tiles,
+    UNKNOWN, action, badge, banner, bps, facts, histogram, meter, no_desk, panel, percent, plain, stamp, table, tile, tiles,
 )  # fmt: skip
 
 # %% ../../nbs/components/935_dashboard_proof.ipynb #46ad9243
