@@ -157,7 +157,7 @@ class Session:
             self.nonces.remove(mine)
         return mine is not None
 
-
+# %% ../../nbs/components/932_dashboard_access.ipynb #497a9b86
 class Sessions:
     "Everybody who is signed in."
 

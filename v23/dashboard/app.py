@@ -97,7 +97,7 @@ def open_path(path: str) -> bool:
     "Needs no session: the sign-in, the sign of life, and the files every page is made of."
     return path in OPEN_PATHS or path.startswith("/assets/")
 
-
+# %% ../../nbs/components/938_dashboard_app.ipynb #1a7d29d5
 class Guard:
     "Checks every request before the application sees it."
 
@@ -464,7 +464,7 @@ class Serve:
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port is {self.port}; 0 to 65535 are expected")
 
-
+# %% ../../nbs/components/938_dashboard_app.ipynb #7a57ce10
 def desk_for(state: Path, reports: Path, serve: Serve) -> Desk:
     "What one server needs, from where it listens."
     names = {"127.0.0.1", "localhost", "::1", *serve.names} | ({serve.host} if serve.host not in ("0.0.0.0", "::") else set())  # noqa: S104
@@ -497,7 +497,7 @@ def run(desk: Desk, serve: Serve, announce: Callable[[str], None]) -> None:
         announce(f"{'https' if desk.secure else 'http'}://{f'[{serve.host}]' if ':' in serve.host else serve.host}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
 
-
+# %% ../../nbs/components/938_dashboard_app.ipynb #6083dad3
 def patient_protocol(seconds: float = 10.0) -> Any:
     "uvicorn's protocol, which waits this long for the first request of a connection to be whole."
     from uvicorn.protocols.http.h11_impl import H11Protocol

@@ -111,7 +111,7 @@ def number(value: Any) -> float | None:
         return None
     return found if found == found and abs(found) != float("inf") else None
 
-
+# %% ../../nbs/components/931_dashboard_data.ipynb #78c75c3c
 class DeskReader(StateFiles):
     "What the files say, joined."
 
@@ -169,7 +169,7 @@ class DeskReader(StateFiles):
         state = max([BreakerState[live.get("seen", {}).get("breaker", "NORMAL")] if not latches else BreakerState.NORMAL, *(as_state(x.get("state")) for x in latches.values())])
         return {"state": state.name, "latches": [{"name": n, **x} for n, x in latches.items()]}
 
-
+# %% ../../nbs/components/931_dashboard_data.ipynb #b75a11c8
 def as_state(value: Any) -> BreakerState:
     "A breaker state from its name or number; EMERGENCY for anything else."
     try:

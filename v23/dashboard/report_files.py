@@ -29,7 +29,7 @@ class Report:
     size: int  # Bytes
     status: str = ""  # Of the run that wrote it, when a result lies beside it
 
-
+# %% ../../nbs/components/936_dashboard_reports.ipynb #5c2a70e0
 class Reports:
     "The reports of one folder."
 
@@ -73,7 +73,7 @@ class Reports:
             data = f.read(MAX_REPORT + 1)
         return data if len(data) <= MAX_REPORT else None
 
-
+# %% ../../nbs/components/936_dashboard_reports.ipynb #854e7656
 def result_of(path: Path) -> str:
     "What the run beside a report says of itself: ok, failed, or nothing."
     beside = path.with_name(f"{path.stem}.result.json")
