@@ -255,7 +255,7 @@ class KillTelling(KillLatch):
 class KillSteps(KillTelling):
     "The steps of a kill, each of which goes on when another fails."
 
-    def _flatten(self, kill_id: str) -> dict[str, Any]:
+    def flatten(self, kill_id: str) -> dict[str, Any]:
         "Cancel, sell, and write down how far it came."
         report: dict[str, Any] = {"kill_id": kill_id, "flat": None, "left": {}}
         if self.engine is None:
@@ -300,7 +300,7 @@ class KillActivation(KillSteps):
         kill_id, failed = self._latch(reason, who)
         if not (before and before.body["action"] == "activated"):
             self._tell("KILL_SWITCH", kill_id, reason)
-        report = self._flatten(kill_id)
+        report = self.flatten(kill_id)
         self._tell_pending(report)
         return report | ({"not_written": failed} if failed else {})
 
@@ -316,7 +316,7 @@ class KillActivation(KillSteps):
             if self.spare is None:
                 raise
             self.engine = self.spare
-            return self._flatten(kill_id) | {"not_written": [str(e)]}
+            return self.flatten(kill_id) | {"not_written": [str(e)]}
 
 # %% ../nbs/components/805_kill_switch.ipynb #6d8b8ccd
 class KillPursuit(KillActivation):
@@ -327,12 +327,15 @@ class KillPursuit(KillActivation):
         or at the bell when there is nothing but to wait for it."""
         if not self.is_active:
             raise InputError("the kill switch is not active: there is nothing to go on with")
+        return self.follow(self.activate("going on"), seconds)
+
+    def follow(self, report: dict[str, Any], seconds: float) -> dict[str, Any]:
+        "The same after a first report."
         until, tries = self.clock.now() + timedelta(seconds=seconds), 0
-        report = self.activate("going on")
         while report["flat"] is False and (now := self.clock.now()) < until:
             self.clock.sleep(min(self._pause(report, tries, now), (until - now).total_seconds()))
             tries += 1
-            report = self._flatten(report["kill_id"])
+            report = self.flatten(report["kill_id"])
             self._tell_pending(report)
         return report
 

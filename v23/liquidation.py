@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .adapters.ledger import Ledger
 from .domain import Broker, BrokerOrder, Clock, Order, OrderIntent, OrderState, Position, Purpose, Side
-from .errors import BrokerError, DuplicateOrder, LedgerError, Rejected
+from .errors import BrokerError, DuplicateOrder, Rejected
 from .execution.order_lifecycle import BROKER_STATES, intent_key, on_broker_order
 from .market_calendar import session_of
 
