@@ -34,7 +34,7 @@ from v23.execution.order_lifecycle import (
 from .execution.order_routing import plan_order
 from .execution.reconciliation import Finding, FindingKind, compare_fills, compare_orders, compare_positions, renamed
 from .execution.working import Step, StepKind, next_step
-from .liquidation import EMERGENCY_FILE, LAG_S, adopt_bare, liquidate, untradable
+from .liquidation import AGES, EMERGENCY_FILE, LAG_S, adopt_bare, liquidate, untradable
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
 from .settings import ExecutionSettings
@@ -543,11 +543,24 @@ class KillEngine(WorkingEngine):
     "Ends everything, and sells."
 
     def cancel_everything(self) -> int:
-        "Ask the broker in one request to cancel every order of the account, and deny what was planned; returns how many. Nobody waits."
-        asked = set(self.broker.cancel_all())
+        "Ask the broker to cancel every order of the account but the sales of a kill, and deny what was planned; returns how many. Nobody waits."
+        kills = {o.client_order_id for o in self.tracker.live() if o.purpose is Purpose.KILL}
+        asked = {i for i in self._others(kills) if self._end(i)} if kills else set(self.broker.cancel_all())
         planned = [on_denied(o, "a kill came before it was sent", self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
         self.wire.keep(*planned, *(on_cancel_sent(o, self.clock.now()) for o in self.tracker.live() if o.order_id in asked))
         return len(asked) + len(planned)
+
+    def _others(self, kills: set[str]) -> list[str]:
+        "Open orders of the account that are no sales of a kill."
+        return [b.order_id for b in self.broker.orders(after=self.clock.now() - AGES, status="open") if b.client_order_id not in kills]
+
+    def _end(self, order_id: str) -> bool:
+        try:
+            self.broker.cancel(order_id)
+        except BrokerError as e:
+            self.wire.error(kind_of(e), "CANCEL_FAILED", str(e))
+            return False
+        return True
 
     def send_kills(self, intents: Sequence[OrderIntent]) -> list[Order]:
         "A market sale of each, written down before they leave; one that left before is not sent again."

@@ -112,12 +112,18 @@ class FlatteningView:
         missing = {o.client_order_id for o in live if o.state is OrderState.UNKNOWN and o.purpose is not Purpose.KILL and self.engine.wire.times_missing(o) >= 2}
         return {o.symbol for o in live if o.client_order_id not in missing}
 
+    def idle(self) -> set[str]:
+        "Symbols of which nothing is sold now."
+        return untradable(self.engine.ledger) | self.busy() | {s for s, n in self.attempts.items() if n >= KILL_ATTEMPTS}
+
     def sales(self, held: Sequence[Position]) -> list[Position]:
         "What to sell in this round, with the shares to sell."
         engine, now = self.engine, self.engine.clock.now()
         booked = surely_held(engine)
-        idle = untradable(engine.ledger) | self.busy() | {s for s, n in self.attempts.items() if n >= KILL_ATTEMPTS}
-        found = [replace(p, quantity_available=sellable(p, booked.get(p.symbol, Decimal(0)), self.excess, now)) for p in held if p.symbol not in idle]
+        sold = {o.symbol for o in engine.ledger.orders() if o.side is Side.SELL and o.attempts}
+        books = {p.symbol: booked.get(p.symbol, Decimal(0)) if p.symbol in sold else p.quantity for p in held}  # what was never sold is there
+        idle = self.idle()
+        found = [replace(p, quantity_available=sellable(p, books[p.symbol], self.excess, now)) for p in held if p.symbol not in idle]
         found = [p for p in found if p.quantity_available > 0]
         self.attempts.update(p.symbol for p in found)
         return found
@@ -153,7 +159,7 @@ class Flattening(FlatteningView):
         self.end_the_rest(opens)
         if number == 0 and held:
             self.ask_the_time()
-        return self.closed and bool(held) and not sales and not self.others()
+        return self.closed and bool(held) and not sales and not self.others() and {p.symbol for p in held} <= self.idle()
 
     def sell(self, sales: Sequence[Position]) -> None:
         "Send a sale of each, under the number that comes next for its symbol."
@@ -254,10 +260,23 @@ class BareSales:
         self.sent: dict[str, datetime] = {}  # Client id -> when, in case the broker's list lags
 
     def cancel_everything(self) -> int:
-        "Ask the broker in one request to cancel every order of the account."
-        done = len(self.broker.cancel_all())
-        self.journal.note("cancel_all", orders=done)
-        return done
+        "Ask the broker to cancel every order of the account: in one request, unless a sale of a kill is among them."
+        opens = self.broker.orders(after=self.clock.now() - AGES, status="open")
+        others = [b for b in opens if not b.client_order_id.startswith(BARE)]
+        if len(others) == len(opens):
+            self.broker.cancel_all()
+        else:
+            self._cancel(others)
+        self.journal.note("cancel_all", orders=len(others))
+        return len(others)
+
+    def _cancel(self, orders: Sequence[BrokerOrder]) -> None:
+        "Ask once more for the end of what did not end."
+        for b in orders:
+            try:
+                self.broker.cancel(b.order_id)
+            except BrokerError as e:
+                self.journal.note("cancel_failed", order_id=b.order_id, why=str(e))
 
     def suspend(self, on: bool) -> bool:
         "Have the broker refuse every order, or accept them again."
@@ -317,14 +336,6 @@ class BareHands(BareSales):
         report = {"kill_id": kill_id, "flat": not left and flat_reads >= 2, "sold": sorted(self.sold - set(left)), "left": left, "without_ledger": True}
         self.journal.note("report", report=report)
         return report | ({"market_open": False, "opens_at": self.opens_at} if self.opens_at else {})
-
-    def _cancel(self, orders: Sequence[BrokerOrder]) -> None:
-        "Ask once more for the end of what did not end."
-        for b in orders:
-            try:
-                self.broker.cancel(b.order_id)
-            except BrokerError as e:
-                self.journal.note("cancel_failed", order_id=b.order_id, why=str(e))
 
     opens_at: datetime | None = None
 
