@@ -150,7 +150,7 @@ def test_panic_says_per_symbol_what_the_broker_refused(tmp_path, exchange, serve
 def test_a_patience_that_is_no_number_is_refused_in_one_line(tmp_path):
     for text in ("soon", "inf", "nan"):
         done = v23("kill", "--seconds", text, "--state", str(tmp_path))
-        assert done.returncode == 2 and text in done.stderr and len(done.stderr.splitlines()) == 1
+        assert done.returncode == 2 and "--seconds" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "KILL").exists()
 
 

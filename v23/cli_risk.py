@@ -82,7 +82,7 @@ def kill(
     if report["flat"] is False:
         raise typer.Exit(1)
 
-
+# %% ../nbs/components/951_cli_risk.ipynb #794bf50e
 def _user() -> str:
     from v23.control import user_name
 

@@ -114,7 +114,7 @@ class FlatteningView:
 
     def idle(self) -> set[str]:
         "Symbols of which nothing is sold now."
-        return untradable(self.engine.ledger) | self.busy() | {s for s, n in self.attempts.items() if n >= KILL_ATTEMPTS}
+        return set(untradable(self.engine.ledger)) | self.busy() | {s for s, n in self.attempts.items() if n >= KILL_ATTEMPTS}
 
     def sales(self, held: Sequence[Position]) -> list[Position]:
         "What to sell in this round, with the shares to sell."
