@@ -571,8 +571,7 @@ class KillEngine(WorkingEngine):
         known = [self.ledger.order(o.client_order_id) for o in orders]
         fresh = [o for o, k in zip(orders, known, strict=True) if k is None]
         self.wire.keep(*fresh)
-        sent = [o for n in range(0, len(fresh), SEND_TOGETHER) for o in self.wire.send_all(fresh[n : n + SEND_TOGETHER])]
-        return [k for k in known if k is not None] + sent
+        return [k for k in known if k is not None] + self.wire.send_all(fresh)  # all at once: nothing is asked in between
 
     def liquidate(self, kill_id: str) -> dict[str, Any]:
         "Sell everything; see the function of the same name."
