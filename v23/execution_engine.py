@@ -575,6 +575,8 @@ class KillEngine(WorkingEngine):
 
     def liquidate(self, kill_id: str) -> dict[str, Any]:
         "Sell everything; see the function of the same name."
+        left = [o for o in self.tracker.live() if o.state is OrderState.SENDING]  # nobody waits for these replies any more
+        self.wire.keep(*(on_ambiguous(o, "interrupted before the reply", self.clock.now()) for o in left))
         with contextlib.suppress(BrokerError):  # the next go adopts them
             adopt_bare(self, self.state_dir / EMERGENCY_FILE)
         return liquidate(self, kill_id)
