@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -125,7 +126,7 @@ def html_of(page: Mapping[str, Any]) -> str:
 
     import nbformat
 
-    shown = nbformat.from_dict(dict(page))  # type: ignore[no-untyped-call]
+    shown = nbformat.reads(json.dumps(dict(page)), as_version=4)  # type: ignore[no-untyped-call]
     shown.cells = [c for c in shown.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     html, _ = _exporter().from_notebook_node(shown)
     return re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", html)
@@ -197,6 +198,8 @@ def _fork(order: Mapping[str, Any], shell: Any, outputs: list[dict[str, Any]]) -
             _child(order, shell, outputs)
             code = 0
         finally:
+            if code:
+                traceback.print_exc()
             os._exit(code)
     until, watched = time.monotonic() + float(order["timeout_s"]), os.pidfd_open(pid)
     try:

@@ -8,8 +8,8 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHO
            'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate',
            'exposures', 'reference_prices', 'GateView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode',
            'Wiring', 'OwnedState', 'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk',
-           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'listen', 'read_status',
-           'describe_status', 'open_existing', 'read_orders']
+           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk', 'listen',
+           'read_status', 'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -699,6 +699,17 @@ class DailyDesk(RebalancingDesk):
         return {"summary": summary, "findings": findings, "stops": stops}
 
 # %% ../nbs/components/85_trading_desk.ipynb #ca0f0e92
+def equity_figure(sessions: Sequence[date], equity: Sequence[float], note: str = "") -> Any:
+    "Closing equity, dollars, as a line."
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    axis.plot(pd.DatetimeIndex(list(sessions)), list(equity), marker="o", ms=3)
+    axis.set(ylabel="dollars", title=f"Equity at the close{note}")
+    figure.autofmt_xdate()
+    return figure
+
+# %% ../nbs/components/85_trading_desk.ipynb #a4f3555b
 class TradingDesk(DailyDesk):
     "Trades one account, a part of the day at a time; close it, or use it as a context manager."
 
@@ -747,14 +758,8 @@ class TradingDesk(DailyDesk):
 
     def plot_equity(self) -> Any:
         "Closing equity of the record."
-        import matplotlib.pyplot as plt
-
         points = equity_points(self.ledger)
-        figure, axis = plt.subplots(figsize=(8, 2.6))
-        axis.plot(pd.DatetimeIndex([p.session for p in points]), [p.equity for p in points], marker="o", ms=3)
-        axis.set(ylabel="dollars", title=f"Equity at the close{', SYNTHETIC market' if self.wiring.synthetic else ''}")
-        figure.autofmt_xdate()
-        return figure
+        return equity_figure([p.session for p in points], [p.equity for p in points], ", SYNTHETIC market" if self.wiring.synthetic else "")
 
 # %% ../nbs/components/85_trading_desk.ipynb #02ec9569
 def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
