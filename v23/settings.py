@@ -220,6 +220,7 @@ SECRETS = ("ALPACA_API_KEY", "ALPACA_API_SECRET", "ALERT_EMAIL_PASSWORD", "TWILI
 TEXTS = {
     "V23_MODE": "simulated",
     "V23_ACCOUNT_ID": "",
+    "V23_BARS": "",
     "V23_STATE_DIR": "state",
     "V23_REPORTS_DIR": "reports",
     "ALPACA_BASE_URL": "https://paper-api.alpaca.markets",
@@ -379,8 +380,11 @@ def _check_together(s: Settings) -> None:
     if s.mode not in MODES:
         raise SettingsError(f"V23_MODE is {s.mode!r}; expected one of {', '.join(MODES)}")
     host = s.texts["ALPACA_BASE_URL"]
-    if (s.mode == "live") != (host == LIVE_HOST) and s.mode != "simulated":
+    local = re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?", host) is not None  # a simulated exchange
+    if (s.mode == "live" and host != LIVE_HOST) or (s.mode == "paper" and host != PAPER_HOST and not local):
         raise SettingsError(f"V23_MODE={s.mode} and ALPACA_BASE_URL={host} disagree; paper uses {PAPER_HOST}, live uses {LIVE_HOST}")
+    if s.mode == "live" and not s.texts["V23_ACCOUNT_ID"]:
+        raise SettingsError("V23_ACCOUNT_ID is not set; live trades the account it names and no other")
 
 
 def load_settings(

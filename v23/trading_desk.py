@@ -8,8 +8,8 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHO
            'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate',
            'exposures', 'reference_prices', 'GateView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode',
            'Wiring', 'OwnedState', 'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk',
-           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk', 'listen',
-           'read_status', 'describe_status', 'open_existing', 'read_orders']
+           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk',
+           'open_real_desk', 'listen', 'read_status', 'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -30,6 +30,7 @@ from .adapters.ledger import Ledger, StateLock
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
+from .bars_source import BarsFeed
 from .circuit_breakers import CircuitBreakerManager, KillSwitch
 from .domain import Account, BreakerState, Broker, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy, to_plain
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
@@ -43,8 +44,8 @@ from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
 from .risk.pretrade_checks import PreTradeContext, evaluate
-from .settings import Secret, Settings, load_settings
-from .simulator.server import RemoteClock
+from .settings import PAPER_HOST, Secret, Settings, load_settings
+from .simulator.server import RemoteClock, SystemClock
 from .sizing.kelly import KellyEstimate, kelly_for_basis
 from .v21_signals import V21
 
@@ -519,6 +520,9 @@ class ReadyDesk(SavingDesk):
 
     def _same_account(self, account: Account) -> None:
         "Refuse another account than the record's; finish a deactivation that the broker was not told of."
+        pinned = self.settings.texts["V23_ACCOUNT_ID"]
+        if self.wiring.mode != "simulated" and pinned and pinned != account.account_id:
+            raise SettingsError(f"V23_ACCOUNT_ID is {pinned}, the keys open {account.account_id[:8]}…; nothing is traded on another account")
         opened = next(iter(self.ledger.events("session_opened")), None)
         if opened and opened.body["account_id"] != account.account_id:
             kept, seen = opened.body["account_id"][:8], account.account_id[:8]
@@ -780,11 +784,12 @@ def open_desk(
     settings: Settings | None = None,
     panel: Panel | None = None,  # Bars already loaded
     stream: bool = False,  # Let order events wake the polls; only in real time
+    clock: Clock | None = None,  # A real account's; by default the time of day
 ) -> TradingDesk:
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
     if settings.mode != "simulated":
-        raise SettingsError(f"V23_MODE is {settings.mode}; this release trades on the simulated exchange only")
+        return open_real_desk(settings, state, reports, bars, clock)
     if stream and host is not None and host.server.speed == 0:
         raise InputError("an order stream needs an exchange in real time; this one moves only when told")
     closers: list[Callable[[], None]] = []
@@ -798,9 +803,9 @@ def open_desk(
         closers.insert(0, lambda: host.__exit__(None, None, None))
     panel = panel or (host.panel if host else load_bars(bars or None, seed=seed))
     url = host.url if host else exchange
-    clock: Clock = host.clock if host else RemoteClock(exchange)
+    virtual: Clock = host.clock if host else RemoteClock(exchange)
     wiring = Wiring(
-        _broker(settings, url, url, clock, SIMULATED_KEYS), clock, panel.upto, panel.sectors, settings, V21(settings.strategy),
+        _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, V21(settings.strategy),
         state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed,
     )  # fmt: skip
     desk = TradingDesk(wiring)
@@ -810,6 +815,37 @@ def open_desk(
     return desk
 
 # %% ../nbs/components/85_trading_desk.ipynb #91d22005
+def open_real_desk(
+    settings: Settings,  # Of mode paper or live, with keys
+    state: Path | str = "",  # Empty takes the settings'
+    reports: Path | str = "",
+    bars: str = "",  # Empty takes V23_BARS
+    clock: Clock | None = None,
+) -> TradingDesk:
+    """A desk on an account at Alpaca: real time, the account's keys, bars that keep up with the calendar.
+
+    Raises SettingsError without keys, without bars, for live without a promotion, and for live inside a test run.
+    """
+    if not settings.has_credentials:
+        raise SettingsError(f"V23_MODE is {settings.mode} and ALPACA_API_KEY or ALPACA_API_SECRET is not set; copy .env.example to .env, fill them in, chmod 600 .env")
+    if settings.mode == "live":
+        raise SettingsError("V23_MODE is live; it needs a promotion record, and this release cannot write one")
+    state_dir, reports_dir = (Path(chosen or settings.texts[name]).resolve() for chosen, name in ((state, "V23_STATE_DIR"), (reports, "V23_REPORTS_DIR")))
+    clock = clock or SystemClock()
+    feed = BarsFeed(bars or settings.texts["V23_BARS"], settings, clock.now, state_dir / "bars")
+    panel = feed(previous_session(session_of(clock.now())))
+    if panel.synthetic and settings.texts["ALPACA_BASE_URL"] == PAPER_HOST:
+        raise SettingsError(f"{feed.spec} is a synthetic market; an account at Alpaca is not traded on it")
+    keys = (settings.secrets["ALPACA_API_KEY"], settings.secrets["ALPACA_API_SECRET"])
+    url, data_url = settings.texts["ALPACA_BASE_URL"], settings.texts["ALPACA_DATA_URL"]
+    broker = _broker(settings, url, data_url, clock, keys)
+    wiring = Wiring(broker, clock, feed, panel.sectors, settings, V21(settings.strategy), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic)
+    desk = TradingDesk(wiring)
+    if isinstance(clock, SystemClock):
+        listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))
+    return desk
+
+# %% ../nbs/components/85_trading_desk.ipynb #cb03850e
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
@@ -824,6 +860,8 @@ def _own_exchange(state_dir: Path, bars: str, seed: int) -> ExchangeHost:
 
     if read_config(state_dir) is not None:
         return ExchangeHost(state_dir).__enter__()
+    if (state_dir / "execution" / "ledger.sqlite3").exists():
+        raise InputError(f"{state_dir} is the record of an account that is not simulated here; set V23_MODE=paper, name its --exchange, or use another --state")
     panel = load_bars(bars or None, seed=seed)
     first = panel.sessions[max(V21.warmup_sessions, len(panel.sessions) - 20)]
     return ExchangeHost(state_dir, ExchangeConfig(bars, seed, opening_instant(first), Decimal(100_000)), panel=panel).__enter__()
