@@ -784,7 +784,7 @@ def open_desk(
     settings: Settings | None = None,
     panel: Panel | None = None,  # Bars already loaded
     stream: bool = False,  # Let order events wake the polls; only in real time
-    clock: Clock | None = None,  # A real account's; by default the time of day
+    clock: Clock | None = None,  # By default the time of day, or the exchange's
 ) -> TradingDesk:
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
@@ -803,7 +803,7 @@ def open_desk(
         closers.insert(0, lambda: host.__exit__(None, None, None))
     panel = panel or (host.panel if host else load_bars(bars or None, seed=seed))
     url = host.url if host else exchange
-    virtual: Clock = host.clock if host else RemoteClock(exchange)
+    virtual: Clock = clock or (host.clock if host else RemoteClock(exchange))
     wiring = Wiring(
         _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, V21(settings.strategy),
         state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed,
