@@ -327,6 +327,17 @@ class Inbox:
 
         return later
 
+    def post(self, work: Handler, who: str, fields: dict[str, Any], wait_s: float) -> Mapping[str, Any] | None:
+        "Have something done in any case; its answer, or None when it takes longer than the wait."
+        call = _Call(work, who, fields)
+        self._waiting.put(call)
+        self.arrived.set()
+        if not call.over.wait(wait_s):
+            return None
+        if call.answer is None:
+            raise call.error
+        return call.answer
+
     def run(self) -> int:
         "Do what waits, in this thread; how many."
         self.arrived.clear()
