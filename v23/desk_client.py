@@ -39,7 +39,7 @@ def frame_from_plain(data: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(**data["frame"]).rename_axis(index=data["index"])
 
 
-def answer_call(desk: TradingDesk, fields: Mapping[str, Any], more: Mapping[str, Callable[[TradingDesk], Any]] | None = None) -> dict[str, Any]:
+def answer_call(desk: TradingDesk, fields: Mapping[str, Any], more: Mapping[str, Callable[[TradingDesk, date], Any]] | None = None) -> dict[str, Any]:
     "Do what a client asks of the desk, in the desk's thread; raises InputError for what is not on the list."
     method, day = str(fields.get("method", "")), fields.get("session")
     if method in DAY_CALLS:
@@ -49,7 +49,7 @@ def answer_call(desk: TradingDesk, fields: Mapping[str, Any], more: Mapping[str,
     elif method == "equity_points":
         value = _points(desk)
     elif more and method in more:
-        value = more[method](desk)
+        value = more[method](desk, date.fromisoformat(day) if day else desk.session())
     else:
         raise InputError(f"a desk is not asked for {method!r}; {', '.join((*DAY_CALLS, *PLAIN_CALLS, 'equity_points', *(more or {})))} are")
     return frame_to_plain(value) if isinstance(value, pd.DataFrame) else {"value": to_plain(value)}

@@ -178,7 +178,7 @@ class JobRun:
     result: dict[str, Any]
 
 
-JOB_MODULES = ("v23.jobs", "v23.desk_client", "v23.trading_desk", "v23.go_live")  # What pages import
+JOB_MODULES = ("v23.jobs", "v23.desk_client", "v23.reviews", "v23.go_live")  # What pages import
 ENGINES = ("fork", "papermill")
 
 

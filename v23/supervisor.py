@@ -37,6 +37,7 @@ from .keeper import Keeper, write_pulse
 from .logs import log_to, stop_logging
 from .market_calendar import is_session, next_session, session_hours, session_of
 from .page_runner import PageRunner
+from .reviews import REVIEWS
 from .schedule import PlannedJob, check_needs, day_plan, due_jobs, missed_jobs, next_job
 from .settings import Settings, load_settings
 from .simulator.faults import PROFILES, Scenario, read_scenario
@@ -163,6 +164,7 @@ class Owner:
         self.doing = ""  # The job that runs now
         self.asked: list[tuple[str, dict[str, Any], str]] = []  # Jobs a client asked for
         self.trouble = ""  # What the last failure said
+        self.exchange = ""  # Address of the simulated exchange, when there is one
         self._beat, self._born = 0.0, datetime.now(desk.clock.now().tzinfo)
         hold_entries(desk)
         clock.turn = self.turn
@@ -204,7 +206,7 @@ class Owner:
             "pauses": pauses, "breakers": desk.breakers.state.name, "entries_allowed": not desk.breakers.entries_stopped and not pauses and not desk.kill.is_active,
             "killed": desk.kill.is_active, "safe_mode": safe_mode(desk.ledger) or "", "positions": len(desk.booked_positions()), "open_orders": len(desk.engine.open_orders()),
             "equity": desk.gate.equity if desk.gate.looked_at else None, "jobs_done": sorted(done), "next_job": f"{ahead.name} at {ahead.at:%H:%M}" if ahead else "",
-            "trouble": self.trouble, "health": [x.row(now) for x in self.looks], "synthetic": desk.wiring.synthetic,
+            "trouble": self.trouble, "exchange": self.exchange, "health": [x.row(now) for x in self.looks], "synthetic": desk.wiring.synthetic,
         }  # fmt: skip
 
     def day(self, session: date) -> tuple[PlannedJob, ...]:
@@ -415,9 +417,9 @@ class Commands(Working):
             "call": later(lambda who, fields: answer_call(self.desk, fields, self.more_calls()), 600.0),
         }
 
-    def more_calls(self) -> dict[str, Callable[[TradingDesk], Any]]:
+    def more_calls(self) -> dict[str, Callable[[TradingDesk, date], Any]]:
         "What a page may ask besides the desk's own."
-        return {"validate": validate_desk}
+        return {"validate": lambda desk, day: validate_desk(desk), **REVIEWS}
 
     def on_kill(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "Latch at once, in the caller's thread; then the desk's thread cancels and sells."
@@ -552,6 +554,7 @@ def own(plan: SupervisorPlan, on_ready: Callable[[Supervisor], None] = lambda su
         clock = DeskClock(host.clock if host else SystemClock(), host is not None, plan.speed, inbox)
         desk = stack.enter_context(open_desk(state=state, reports=reports, host=host, settings=settings, clock=clock))
         supervisor = Supervisor(desk, clock, inbox, plan, runner)
+        supervisor.exchange = host.url if host else ""
         for number in (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ():
             signal.signal(number, clock.stop)
         stack.enter_context(ControlServer(state, supervisor.handlers()))
