@@ -59,7 +59,7 @@ def jobs(
     lines = [f"{r['session']}  {r['job']:<18} {r['status']:<7} {r['seconds']:>8.1f} s  {r['engine']:<9} {r['error']}" for r in rows]
     answer({"runs": rows}, as_json, "\n".join(lines) or f"{reports} has no runs yet; start with  v23 supervise  or  v23 job market_open")
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #9a352a5c
 schedule_app = typer.Typer(help="When jobs run, and how a machine is told.", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None)
 app.add_typer(schedule_app, name="schedule")
 

@@ -193,7 +193,7 @@ def _skew(s: Settings) -> Finding:
     skew = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() - (sent + time.time()) / 2
     return Finding("clock", abs(skew) < 5, f"the broker's clock is {skew:+.1f} s from ours", "turn on time synchronisation (timedatectl set-ntp true)")
 
-
+# %% ../nbs/components/948_operations.ipynb #61aa8665
 def examine(state: Path, folder: Path | str = ".") -> list[Finding]:
     "Everything a desk stands on, one line each; a check that cannot be made is a fault with its reason."
     found: list[Finding] = []
@@ -243,6 +243,8 @@ class MyStrategy:
         wanted = liquid(panel, as_of, StrategySettings()) & (rose > 0.1)
         return ranked(panel, as_of, np.where(wanted, rose - 2 * rested, np.nan), self.positions)
 '''
+
+# %% ../nbs/components/948_operations.ipynb #7bae3494
 TESTS = '''"Does the rule know the future, and does it trade at all?"
 
 import sys
@@ -284,6 +286,8 @@ PAGE = (
     ("markdown", "## What would it have done?\n\nOn a market without an edge for anybody: whatever looks good here is luck."),
     ("code", "backtest_strategy(panel, MyStrategy())"),
 )
+
+# %% ../nbs/components/948_operations.ipynb #394b9710
 GUIDE = """# {name}
 
 A trading project on v23. Everything runs on an invented market until you say otherwise.

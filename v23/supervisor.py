@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEP_S', 'JUMP_S', 'QUOTES_S', 'RETRIES', 'RETRY_AFTER_S', 'Stopped', 'DeskClock', 'Look', 'SupervisorPlan',
-           'paused_by', 'hold_entries', 'Owner', 'ping', 'Looking', 'Working', 'Commands', 'Supervisor', 'scenario_of',
-           'simulated_host', 'own', 'supervise', 'plan_from', 'main']
+           'paused_by', 'hold_entries', 'Owner', 'Reporting', 'ping', 'Table', 'Looking', 'JobRunning', 'Working',
+           'RiskCommands', 'Commands', 'Supervisor', 'scenario_of', 'simulated_host', 'own', 'supervise', 'plan_from',
+           'main']
 
 # %% ../nbs/components/945_supervisor.ipynb #a9bfa8f5
 import contextlib
@@ -184,6 +185,12 @@ class Owner:
             ping(self.desk.settings)
         self.inbox.run()
 
+
+
+# %% ../nbs/components/945_supervisor.ipynb #f9c93798
+class Reporting(Owner):
+    "An owner that says how things stand."
+
     def phase(self) -> str:
         "open, before or after the bell, or closed for the day."
         now, today = self.clock.now(), session_of(self.clock.now())
@@ -214,7 +221,7 @@ class Owner:
         known = set(job_names())
         return tuple(j for j in day_plan(session, self.desk.settings) if j.name in known)
 
-
+# %% ../nbs/components/945_supervisor.ipynb #fe3f1782
 def ping(settings: Settings, every_s: float = 60.0, last: list[float] = []) -> None:  # noqa: B006  (the memory of this process)
     "Tell a watcher elsewhere that the trading loop lives, in the background and at most once a minute; silence is its alarm."
     secret = settings.secrets.get("DEAD_MAN_URL")
@@ -239,8 +246,8 @@ JUMP_S = 30.0  # The time of day may move this much against the monotonic clock 
 QUOTES_S = 5.0
 
 
-class Looking(Owner):
-    "An owner that keeps the health table."
+class Table(Reporting):
+    "The looks of the health table, one by one."
 
     def set_table(self) -> None:
         "The document's table of checks and intervals."
@@ -292,6 +299,12 @@ class Looking(Owner):
         self.desk.save_state()
         return f"snapshots of event {self.desk.ledger.last_seq}"
 
+
+
+# %% ../nbs/components/945_supervisor.ipynb #da3d1340
+class Looking(Table):
+    "An owner that keeps the health table."
+
     def look(self) -> None:
         "Do what is due; while a job works only what may be done beside it."
         now, is_open = self.clock.now(), self.phase() == "open"
@@ -325,8 +338,8 @@ class Looking(Owner):
 RETRIES, RETRY_AFTER_S = 2, 60.0
 
 
-class Working(Looking):
-    "An owner that runs the day's jobs."
+class JobRunning(Looking):
+    "An owner that runs one job page."
 
     def begin(self) -> None:
         "Forget what an earlier process tried."
@@ -369,6 +382,12 @@ class Working(Looking):
         self.trouble = text
         self.desk.ledger.record("alert", {"code": code, "subject": subject, "priority": "HIGH", "text": text, "delivered": ["log"], "problem": None})
 
+
+
+# %% ../nbs/components/945_supervisor.ipynb #790c5f99
+class Working(JobRunning):
+    "An owner that runs the day's jobs."
+
     def _may_try(self, job: PlannedJob, now: datetime) -> bool:
         tries, after = self._tried.get((job.name, job.session), (0, now))
         return tries <= RETRIES and now >= after
@@ -397,29 +416,8 @@ class Working(Looking):
         return ran
 
 # %% ../nbs/components/945_supervisor.ipynb #aacb24b5
-class Commands(Working):
-    "The handlers of the control channel."
-
-    def handlers(self) -> dict[str, Handler]:
-        "Every command by name."
-        later = self.inbox.handler
-        return {
-            "heartbeat": lambda who, fields: self.pulse(),
-            "status": later(lambda who, fields: self.status()),
-            "kill": self.on_kill,
-            "pause_entries": later(self.on_pause),
-            "resume_entries": later(self.on_resume),
-            "cancel_all": later(lambda who, fields: {"canceled": self.desk.engine.cancel_all_pending(), "still_open": len(self.desk.engine.open_orders())}),
-            "deactivate_kill": later(self.on_deactivate),
-            "acknowledge_alert": later(self.on_acknowledge),
-            "save": later(lambda who, fields: self.on_save()),
-            "run_job": later(self.on_job),
-            "call": later(lambda who, fields: answer_call(self.desk, fields, self.more_calls()), 600.0),
-        }
-
-    def more_calls(self) -> dict[str, Callable[[TradingDesk, date], Any]]:
-        "What a page may ask besides the desk's own."
-        return {"validate": lambda desk, day: validate_desk(desk), **REVIEWS}
+class RiskCommands(Working):
+    "What stops trading and lets it go on."
 
     def on_kill(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "Latch at once, in the caller's thread; then the desk's thread cancels and sells."
@@ -451,6 +449,31 @@ class Commands(Working):
             self.desk.reconcile(self.desk.session())
         self.desk.kill.deactivate(str(fields.get("code", "")), who, str(fields.get("still_held", "")))
         return self.desk.kill.status()
+
+# %% ../nbs/components/945_supervisor.ipynb #36918267
+class Commands(RiskCommands):
+    "The handlers of the control channel."
+
+    def handlers(self) -> dict[str, Handler]:
+        "Every command by name."
+        later = self.inbox.handler
+        return {
+            "heartbeat": lambda who, fields: self.pulse(),
+            "status": later(lambda who, fields: self.status()),
+            "kill": self.on_kill,
+            "pause_entries": later(self.on_pause),
+            "resume_entries": later(self.on_resume),
+            "cancel_all": later(lambda who, fields: {"canceled": self.desk.engine.cancel_all_pending(), "still_open": len(self.desk.engine.open_orders())}),
+            "deactivate_kill": later(self.on_deactivate),
+            "acknowledge_alert": later(self.on_acknowledge),
+            "save": later(lambda who, fields: self.on_save()),
+            "run_job": later(self.on_job),
+            "call": later(lambda who, fields: answer_call(self.desk, fields, self.more_calls()), 600.0),
+        }
+
+    def more_calls(self) -> dict[str, Callable[[TradingDesk, date], Any]]:
+        "What a page may ask besides the desk's own."
+        return {"validate": lambda desk, day: validate_desk(desk), **REVIEWS}
 
     def on_acknowledge(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "Somebody has seen an alert."
