@@ -9,8 +9,8 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHO
            'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
            'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
            'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
-           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status',
-           'describe_status', 'open_existing', 'read_orders']
+           'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen',
+           'read_status', 'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -812,6 +812,17 @@ class DailyDesk(RebalancingDesk):
         return {"summary": summary, "findings": findings, "stops": stops}
 
 # %% ../nbs/components/85_trading_desk.ipynb #ca0f0e92
+def equity_figure(sessions: Sequence[date], equity: Sequence[float], note: str = "") -> Any:
+    "Closing equity, dollars, as a line."
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    axis.plot(pd.DatetimeIndex(list(sessions)), list(equity), marker="o", ms=3)
+    axis.set(ylabel="dollars", title=f"Equity at the close{note}")
+    figure.autofmt_xdate()
+    return figure
+
+# %% ../nbs/components/85_trading_desk.ipynb #a4f3555b
 class TradingDesk(DailyDesk):
     "Trades one account, a part of the day at a time; close it, or use it as a context manager."
 
@@ -860,14 +871,8 @@ class TradingDesk(DailyDesk):
 
     def plot_equity(self) -> Any:
         "Closing equity of the record."
-        import matplotlib.pyplot as plt
-
         points = equity_points(self.ledger)
-        figure, axis = plt.subplots(figsize=(8, 2.6))
-        axis.plot(pd.DatetimeIndex([p.session for p in points]), [p.equity for p in points], marker="o", ms=3)
-        axis.set(ylabel="dollars", title=f"Equity at the close{', SYNTHETIC market' if self.wiring.synthetic else ''}")
-        figure.autofmt_xdate()
-        return figure
+        return equity_figure([p.session for p in points], [p.equity for p in points], ", SYNTHETIC market" if self.wiring.synthetic else "")
 
 # %% ../nbs/components/85_trading_desk.ipynb #02ec9569
 def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
@@ -888,7 +893,7 @@ def open_desk(
     settings: Settings | None = None,
     panel: Panel | None = None,  # Bars already loaded
     stream: bool = False,  # Let order events wake the polls; only in real time
-    clock: Clock | None = None,  # A real account's; by default the time of day
+    clock: Clock | None = None,  # By default the time of day, or the exchange's
 ) -> TradingDesk:
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
@@ -907,7 +912,7 @@ def open_desk(
         closers.insert(0, lambda: host.__exit__(None, None, None))
     panel = panel or (host.panel if host else load_bars(bars or None, seed=seed))
     url = host.url if host else exchange
-    virtual: Clock = host.clock if host else RemoteClock(exchange)
+    virtual: Clock = clock or (host.clock if host else RemoteClock(exchange))
     wiring = Wiring(
         _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, V21(settings.strategy),
         state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed,
