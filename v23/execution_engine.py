@@ -36,6 +36,7 @@ from .execution.reconciliation import Finding, FindingKind, compare_fills, compa
 from .execution.working import Step, StepKind, next_step
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
+from .risk.denial_codes import DenialCode
 from .settings import ExecutionSettings
 
 # %% ../nbs/components/82_execution_engine.ipynb #8f20f8d2
@@ -455,7 +456,7 @@ class EngineCore(EngineParts):
         if order.state is OrderState.PLANNED and not decision.allowed:
             return on_denied(order, ", ".join(decision.reasons), self.clock.now())
         if order.state is OrderState.PLANNED and self.clock.now() >= order.expires_at:
-            return on_denied(order, "expired before it was sent", self.clock.now())
+            return on_denied(order, DenialCode.EXPIRED.value, self.clock.now())
         return order
 
 # %% ../nbs/components/82_execution_engine.ipynb #ffe2f1d7
@@ -562,7 +563,7 @@ class ExecutionEngine(WorkingEngine):
 
     def cancel_all_pending(self) -> int:
         "Cancel every order that is not terminal and wait until the broker says so; returns how many were asked to cancel."
-        planned = [on_denied(o, "canceled before it was sent", self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
+        planned = [on_denied(o, DenialCode.CANCELED.value, self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
         self.wire.keep(*planned)
         asked = [self.wire.cancel(o) for o in self.tracker.live() if o.order_id]
         for wait in POLL_WAITS_S:
