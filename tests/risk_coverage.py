@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WHAT = (
-    "v23/sizing/kelly.py", "v23/sizing/multipliers.py", "v23/sizing/targets.py", "v23/position_sizer.py",
+    "v23/sizing/kelly.py", "v23/sizing/multipliers.py", "v23/sizing/targets.py", "v23/sizing/study.py", "v23/position_sizer.py",
     "v23/risk/denial_codes.py", "v23/risk/pretrade_checks.py", "v23/risk/breaker_rules.py", "v23/risk/split_guard.py",
     "v23/circuit_breakers.py:BreakerReader", "v23/circuit_breakers.py:BreakerAnswers", "v23/circuit_breakers.py:BreakerHand", "v23/circuit_breakers.py:CircuitBreakerManager",
     "v23/circuit_breakers.py:fold_latches", "v23/circuit_breakers.py:latch_changes",

@@ -20,12 +20,12 @@ from v23.adapters.state_folder import desk_ledger, real_clock
 from v23.circuit_breakers import CircuitBreakerManager
 from v23.domain import Position, Purpose
 from v23.errors import BrokerError, InputError, OwnedError, StateError
-from v23.position_sizer import KellyCalculator, PositionSizer
+from v23.position_sizer import KellyCalculator, PositionSizer, promoted_settings
 from v23.risk.breaker_rules import Lifted, LossReading, acknowledge, armed_again, next_latches
 from v23.risk.denial_codes import codes_of, help_for
 from v23.risk.split_guard import guarded_reading, looks_like_split, split_suspects
 from v23.settings import SizingSettings, load_settings
-from v23.sizing import kelly
+from v23.sizing import kelly, study
 from v23.sizing.multipliers import drawdown_multiplier
 from v23.sizing.targets import size_portfolio
 from v23.trading_desk import last_marks
@@ -110,6 +110,50 @@ def test_the_self_check_checks(monkeypatch):
         position_sizer.self_check()
     ran = subprocess.run([sys.executable, "-m", "v23.position_sizer"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0 and "position sizer" in ran.stdout
+
+
+@pytest.mark.parametrize("size", [None, True, "0.5", math.nan, math.inf, 0.0, -0.5, 0.51, 1.0])
+def test_live_trading_without_a_size_on_its_promotion_record_is_refused(size):
+    live = replace(SETTINGS, texts={**SETTINGS.texts, "V23_MODE": "live"})
+    with pytest.raises(InputError, match="size multiplier of the promotion record"):
+        promoted_settings(live, {"size_multiplier": size})
+    assert promoted_settings(SETTINGS, {"size_multiplier": size}).sizing.size_multiplier == 1.0
+
+
+def test_the_promotion_record_sizes_the_live_book():
+    live, book = replace(SETTINGS, texts={**SETTINGS.texts, "V23_MODE": "live"}), {}
+    for size in (0.5, 0.25):
+        settings = promoted_settings(live, {"size_multiplier": size})
+        sizer = PositionSizer(settings, "/nonexistent")
+        names = [f"N{n}" for n in range(30)]
+        sized = sizer.size(names, kelly.kelly_for_basis("published"), sizer.multipliers(0.0, 15.0, 0, 0.10), {n: n for n in names})
+        book[size] = sized.gross
+        assert max(sized.weights.values()) <= 0.10 * size
+    assert book == {0.5: pytest.approx(0.5), 0.25: pytest.approx(0.25)} and live.sizing.size_multiplier == 1.0
+
+
+def test_error_bars_and_the_price_of_growth():
+    c = KellyCalculator(SETTINGS)
+    bars = c.error_bars(EDGE)
+    assert 0 < bars["low"] <= bars["quarter"] <= bars["median"] <= bars["high"] and bars["trades"] == 400
+    table = c.growth_and_ruin()
+    assert [round(table[2][k], 2) for k in ("growth kept", "ever -20%")] == [0.75, 0.51]
+
+
+def test_the_pictures_of_sizing_show_what_the_rules_say():
+    import matplotlib.pyplot as plt
+
+    figure = study.plot_weights()
+    held = figure.axes[0].lines[1].get_ydata()
+    assert held[0] == pytest.approx(100 / 30, rel=0.02) and held[-1] == 0 and len(study.plot_collision().axes[0].lines) == 5
+    plt.close("all")
+    with pytest.raises(InputError, match="'mood'"):
+        study.weights_against("mood")
+    for returns in ([0.1], [0.1, math.nan]):
+        with pytest.raises(InputError, match="trade returns"):
+            study.kelly_band(returns)
+    assert study.kelly_band([0.1, 0.2]).fraction == 1.0 and study.kelly_band([-0.1, -0.2]).nothing == 1.0
+    assert study.believed([0.0, 0.8], 2.05)["share worth betting"].tolist() == [0.0, pytest.approx(0.567, abs=1e-3)]
 
 
 def test_breakers_of_nobody_and_by_nobody_are_refused(tmp_path):
