@@ -18,14 +18,15 @@ from v23.domain import Check, Decision, OrderState, Purpose
 from v23.risk.denial_codes import DENIALS, DenialCode, codes_of
 
 ROOT = Path(v23.__file__).parent
-SENDERS = {"submit", "submit_many", "submit_order", "submit_orders", "post", "close_position", "close_all_positions", "replace_order", "replace_order_by_id"}
+SENDERS = {"submit", "start_many", "submit_many", "submit_order", "submit_orders", "post", "close_position", "close_all_positions", "replace_order", "replace_order_by_id"}
 ORDER_PATHS = ("/v2/orders", "/orders", "v2/orders")
 # Who calls what can send an order, and why that is right.
 CALLERS = {
     ("adapters/alpaca.py", "submit"): "the client itself",
-    ("adapters/alpaca.py", "submit_many"): "the client itself",
+    ("adapters/alpaca.py", "start_many"): "the client itself",
+    ("adapters/alpaca.py", "start"): "the client itself",
     ("adapters/alpaca.py", "one"): "the client itself, one of several at a time",
-    ("execution_engine.py", "send_all"): "the only caller of the client: what it is given passed the gate or is a kill",
+    ("execution_engine.py", "_start"): "the only caller of the client, for `send_all`: what it is given passed the gate or is a kill",
 }
 # Who hands orders to the engine's wire.
 WIRE = {
@@ -71,7 +72,7 @@ def test_no_other_function_can_send_an_order():
 
 
 def test_a_second_way_to_the_wire_is_found(tmp_path):
-    (tmp_path / "clever.py").write_text("def a(broker, o):\n    broker.submit_many([o], None)\n\ndef b(engine, o):\n    engine.wire.send(o)\n\ndef c(http):\n    http.request('POST', '/v2/orders')\n")
+    (tmp_path / "clever.py").write_text("def a(broker, o):\n    broker.start_many([o], None)\n\ndef b(engine, o):\n    engine.wire.send(o)\n\ndef c(http):\n    http.request('POST', '/v2/orders')\n")
     assert {x[1] for x in strangers(calls(tmp_path))} == {"a", "b", "c"}
 
 
@@ -84,8 +85,8 @@ def test_a_gate_that_says_no_lets_nothing_out_on_any_path(tmp_path):
         desk.market_open()
         trade(desk, A, 10)
         sent = []
-        submit = desk.broker.submit_many
-        desk.broker.submit_many = lambda orders, halted: sent.extend(orders) or submit(orders, halted)
+        submit = desk.broker.start_many
+        desk.broker.start_many = lambda orders, halted: sent.extend(orders) or submit(orders, halted)
         gate, desk.engine.gate = desk.engine.gate, deny
         desk.rebalance_to({B: 0.05})
         desk.rebalance()

@@ -489,7 +489,7 @@ class EngineCore(EngineParts):
         quantity = step.quantity if quote is None or intent.side is Side.SELL else affordable(step.quantity, limit or quote.ask, self.purse(batch))
         child = ChildOrder(step.seq, routed.order_type, quantity or step.quantity, now, expires, limit)
         order = planned_order(child, plan.intent, self.mode, self.epoch)
-        refused = routed.refused or ("" if routed.children else routed.detail) or ("" if quantity else "buying_power")
+        refused = routed.refused or ("" if routed.children else routed.detail) or ("" if quantity else DenialCode.BUYING_POWER.value)
         return on_denied(order, refused, now) if refused else order
 
     def _child(self, plan: OrderPlan, step: Step, quote: Quote | None, batch: Sequence[Order]) -> Order:

@@ -30,6 +30,7 @@ class DenialCode(StrEnum):
     PRICE_COLLAR = "price_collar"
     THROTTLE = "throttle"
     REPEATED = "repeated_orders"
+    BUYING_POWER = "buying_power"
     EXPIRED = "expired before it was sent"
     CANCELED = "canceled before it was sent"
 
@@ -62,6 +63,7 @@ DENIALS: dict[DenialCode, Denial] = {
     DenialCode.PRICE_COLLAR: Denial("the quote within PRICE_COLLAR_PCT of the price it was decided on", ENTRIES, "asked again at the next rebalance"),
     DenialCode.THROTTLE: Denial("not more than MAX_ORDERS_PER_MINUTE order requests", ENTRIES, "find out what sends so much"),
     DenialCode.REPEATED: Denial("fewer than MAX_ORDERS_PER_INTENT orders of this wish this session", ENTRIES, "trading halts too: find the loop, then v23 acknowledge repeated_orders"),
+    DenialCode.BUYING_POWER: Denial("one share at least can be paid", ENTRIES, "the purse is empty; sales of the day pay for the next rebalance"),
     DenialCode.EXPIRED: Denial("the time of the order, or its slice, not past", EVERY, "a late slice is dropped, the rest goes on"),
     DenialCode.CANCELED: Denial("nobody has canceled everything since it was planned", EVERY, "a kill or a cancel-all; see v23 status"),
 }  # fmt: skip
