@@ -38,6 +38,7 @@ from .execution.working import Step, StepKind, next_step
 from .liquidation import AGES, EMERGENCY_FILE, LAG_S, adopt_bare, liquidate, untradable
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
+from .risk.denial_codes import DenialCode
 from .settings import ExecutionSettings
 
 # %% ../nbs/components/82_execution_engine.ipynb #8f20f8d2
@@ -487,7 +488,7 @@ class EngineCore(EngineParts):
         quantity = step.quantity if quote is None or intent.side is Side.SELL else affordable(step.quantity, limit or quote.ask, self.purse(batch))
         child = ChildOrder(step.seq, routed.order_type, quantity or step.quantity, now, expires, limit)
         order = planned_order(child, plan.intent, self.mode, self.epoch)
-        refused = routed.refused or ("" if routed.children else routed.detail) or ("" if quantity else "buying_power")
+        refused = routed.refused or ("" if routed.children else routed.detail) or ("" if quantity else DenialCode.BUYING_POWER.value)
         return on_denied(order, refused, now) if refused else order
 
     def _child(self, plan: OrderPlan, step: Step, quote: Quote | None, batch: Sequence[Order]) -> Order:
@@ -501,7 +502,7 @@ class EngineCore(EngineParts):
         if order.state is OrderState.PLANNED and not decision.allowed:
             return on_denied(order, ", ".join(decision.reasons), self.clock.now())
         if order.state is OrderState.PLANNED and self.clock.now() >= order.expires_at:
-            return on_denied(order, "expired before it was sent", self.clock.now())
+            return on_denied(order, DenialCode.EXPIRED.value, self.clock.now())
         return order
 
 # %% ../nbs/components/82_execution_engine.ipynb #ffe2f1d7
@@ -653,7 +654,7 @@ class ExecutionEngine(KillEngine):
 
     def cancel_all_pending(self) -> int:
         "Cancel every order that is not terminal and wait until the broker says so; returns how many were asked to cancel."
-        planned = [on_denied(o, "canceled before it was sent", self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
+        planned = [on_denied(o, DenialCode.CANCELED.value, self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
         self.wire.keep(*planned)
         asked = [self.wire.cancel(o) for o in self.tracker.live() if o.order_id]
         for wait in POLL_WAITS_S:
