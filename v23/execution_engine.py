@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'Gate', 'KILL_NOTICED_S', 'POLL_WAITS_S', 'RESERVED', 'parent_event',
            'plan_of', 'sold_unbooked', 'OrderNotes', 'session_is_over', 'kind_of', 'settled', 'OrderDoor', 'OrderWire',
-           'OrderPoller', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'EngineParts', 'affordable',
-           'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine', 'ExecutionEngine', 'quality_of',
-           'execution_report', 'ExecutionManager', 'self_check']
+           'OrderPoller', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'check_intents',
+           'EngineParts', 'affordable', 'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine', 'ExecutionEngine',
+           'quality_of', 'execution_report', 'ExecutionManager', 'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -32,7 +32,7 @@ from v23.execution.order_lifecycle import (
     ABANDON_S, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
     on_rejected, on_sending, planned_order,
 )  # fmt: skip
-from .execution.order_routing import plan_order
+from .execution.order_routing import beyond_collar, plan_order
 from .execution.reconciliation import Finding, FindingKind, compare_fills, compare_orders, compare_positions, renamed
 from .execution.working import Step, StepKind, next_step
 from .liquidation import AGES, EMERGENCY_FILE, LAG_S, adopt_bare, liquidate, untradable
@@ -418,6 +418,19 @@ KILL_NOTICED_S = 5.0  # A loop that waits looks this often whether somebody kill
 POLL_WAITS_S = (1.0, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 # %% ../nbs/components/82_execution_engine.ipynb #9cc282a7
+def check_intents(intents: Sequence[OrderIntent], known: Mapping[str, Mapping[str, Any]]) -> None:
+    "Refuse another order under an id that is taken; a kill counts its sales itself, and its positions move."
+    seen: dict[str, tuple[str, str, str]] = {i: (p["side"], p["quantity"], p["symbol"]) for i, p in known.items()}
+    for intent in intents:
+        wish = (intent.side.value, str(intent.quantity), intent.symbol)
+        first = seen.setdefault(intent.intent_id, wish)
+        if first != wish and intent.purpose is not Purpose.KILL:
+            raise InputError(f"intent_id {intent.intent_id} is already {' '.join(first)}; {' '.join(wish)} is another order and needs another id")
+    if len({i.intent_id for i in intents}) < len(intents):
+        twice = next(i for i, n in Counter(x.intent_id for x in intents).items() if n > 1)
+        raise InputError(f"intent_id {twice} appears twice in one plan; once is expected")
+
+
 class EngineParts:
     "What an engine is built from, and what it is asked to do."
 
@@ -451,8 +464,12 @@ class EngineParts:
         return self.ledger.orders(states=[s for s in OrderState if not s.is_terminal])
 
     def plan(self, items: Sequence[tuple[OrderPlan, Decision]]) -> None:
-        "Write down parents, allowed or refused, in one transaction; one that is already recorded is left as it is."
-        known = {p["intent_id"] for p in self.ledger.parents()}
+        """Write down parents, allowed or refused, in one transaction; one that is already recorded is left as it is.
+
+        Raises InputError when another order has the id of a recorded one, or of one beside it.
+        """
+        known = {p["intent_id"]: p for p in self.ledger.parents()}
+        check_intents([plan.intent for plan, _ in items], known)
         fresh = [("parent", parent_event(plan, decision)) for plan, decision in items if plan.intent.intent_id not in known]
         if fresh:
             self.ledger.record_all(fresh)
@@ -499,6 +516,8 @@ class EngineCore(EngineParts):
             order = self._price(plan, step, quote, batch)
             quantity = order.quantity
         decision = self._decide(plan.intent, quantity, quote, batch)
+        if order.state is OrderState.PLANNED and order.purpose is Purpose.ENTRY and (far := beyond_collar(order.symbol, order.side, order.limit_price, quote, self.settings)):
+            return on_denied(order, far, self.clock.now())
         if order.state is OrderState.PLANNED and not decision.allowed:
             return on_denied(order, ", ".join(decision.reasons), self.clock.now())
         if order.state is OrderState.PLANNED and self.clock.now() >= order.expires_at:
