@@ -12,7 +12,7 @@ __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'Gate', 'KILL_NOTICED_S', 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import contextlib
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
