@@ -835,6 +835,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'v23.dashboard.app': { 'v23.dashboard.app.Desk': ('components/dashboard_app.html#desk', 'v23/dashboard/app.py'),
                                    'v23.dashboard.app.Desk.__post_init__': ( 'components/dashboard_app.html#desk.__post_init__',
                                                                              'v23/dashboard/app.py'),
+                                   'v23.dashboard.app.Desk.keep': ('components/dashboard_app.html#desk.keep', 'v23/dashboard/app.py'),
                                    'v23.dashboard.app.Desk.watch': ('components/dashboard_app.html#desk.watch', 'v23/dashboard/app.py'),
                                    'v23.dashboard.app.Guard': ('components/dashboard_app.html#guard', 'v23/dashboard/app.py'),
                                    'v23.dashboard.app.Guard.__call__': ( 'components/dashboard_app.html#guard.__call__',

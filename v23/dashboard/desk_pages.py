@@ -136,7 +136,7 @@ def positions(desk: OrderReader, session: Session, owned: bool | None) -> list[A
         return [no_desk()]
     rows, equity = desk.positions(), desk.equity()
     told = [(
-        A(Strong(r["symbol"]), href=f"/orders?q={r['symbol']}"), plain(r["shares"], 9), money(r["price"]), money(r["cost"]), money(r["value"]), percent(r["weight"]), money(r["pnl"], signed=True), r["sector"],
+        A(Strong(r["symbol"]), href=f"/orders?q={r['symbol']}"), plain(r["shares"], 9), money(r["price"]), money(r["cost"]), money(r["value"], cents=False), percent(r["weight"]), money(r["pnl"], signed=True, cents=False), r["sector"],
         badge("agrees", "ok") if r["agrees"] else badge("not compared", "mute") if r["agrees"] is None else badge("differs", "bad"),
     ) for r in rows]  # fmt: skip
     sectors: dict[str, float] = {}
