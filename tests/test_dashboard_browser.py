@@ -226,7 +226,8 @@ def test_pages_are_small_and_paint_fast(chromium, desk):
     tab = Watched(chromium, desk).sign_in(desk["passwords"]["operator"])
     for route in ("/", "/orders", "/quality"):
         tab.page.goto(tab.url + route)
-        tab.page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+        while tab.page.evaluate("performance.getEntriesByName('first-contentful-paint').length") == 0:
+            tab.page.wait_for_timeout(20)
         told = tab.page.evaluate("() => ({paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime, kB: performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation')).filter(e => !e.name.includes('/events')).reduce((s, e) => s + (e.decodedBodySize || 0), 0) / 1024})")
         assert told["kB"] < 300, (route, told)
         assert told["paint"] is not None and told["paint"] < 5000, (route, told)  # others may share this machine; scripts/bench_dashboard.py measures
