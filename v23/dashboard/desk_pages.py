@@ -32,10 +32,10 @@ def needs(desk: OrderReader, owned: bool | None) -> list[str]:
         found.append(f"Safe mode: {live['safe_mode'].get('why', '')}. Compare with the broker, then accept its books with  v23 reconcile --accept.")
     found += [f"The books differ: {x}" for x in ((live.get("reconciled") or {}).get("stops") or [])]
     found += [f"Breaker {x['name'].replace('_', ' ')}: {x.get('cause', '')}" for x in desk.breaker()["latches"] if as_state(x.get("state")) >= BreakerState.HALTED]
-    found += [f"Entries are off: {x}" for x in live.get("seen", {}).get("pauses", [])]
+    found += [f"Entries are off: {x}" for x in desk.pauses()]
     found += [f"Critical: {e.get('code', '')} {e.get('detail', '')}" for e in live.get("errors", [])[-20:] if e.get("kind") == "critical"]
     found += [f"Job {j['name']} of {j['session']} failed: see Jobs." for j in live.get("jobs", []) if j["status"] == "failed"]
-    waiting = [a for a in desk.read("monitoring/alert_history.json").data.get("alerts", []) if a.get("priority") == "CRITICAL" and not a.get("acknowledged")]
+    waiting = [a for a in desk.alerts() if a.get("priority") == "CRITICAL" and not a.get("acknowledged")]
     if waiting:
         found.append(f"{len(waiting)} critical alert{'s' if len(waiting) > 1 else ''} not acknowledged: see Alerts.")
     return list(dict.fromkeys(found))
