@@ -147,7 +147,7 @@ def positions(desk: OrderReader, session: Session, owned: bool | None) -> list[A
     columns = [("Symbol", ""), ("Shares", "n"), ("Price", "n opt"), ("Cost", "n opt"), ("Value", "n"), ("Of equity", "n"), ("P&L", "n"), ("Sector", "opt"), ("Broker", "opt")]
     gain = [r["pnl"] for r in rows if r["pnl"] is not None]
     return [
-        tiles(tile(str(len(rows)), "positions"), tile(money(sum(r["value"] or 0.0 for r in rows), cents=False), "value"), tile(money(sum(gain), signed=True) if gain else UNKNOWN, "unrealised P&L"), tile(percent(rows[0]["weight"]) if rows else "none", "largest", rows[0]["symbol"] if rows else "")),
+        tiles(tile(str(len(rows)), "positions"), tile(money(sum(r["value"] or 0.0 for r in rows), cents=False), "value"), tile(money(sum(gain), signed=True) if gain or not rows else UNKNOWN, "unrealised P&L"), tile(percent(rows[0]["weight"]) if rows else "none", "largest", rows[0]["symbol"] if rows else "")),
         Div(panel("Held", table("Positions", columns, told, "Nothing is held: the book is flat."), width="w8"),
             panel("By sector", table("Sectors", [("Sector", ""), ("Value", "n"), ("Of equity", "n"), (f"limit {limit:.0%}", "opt")], shares, "No sector holds anything."), width="w4"), cls="grid"),
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def orders(desk: OrderReader, text: str, day: str, state: str) -> list[Any]:
     columns = [("Decided", "t opt"), ("Symbol", ""), ("Wanted", ""), ("Type", "opt"), ("State", ""), ("Filled", ""), ("Cost", "n opt"), ("Purpose", "opt"), ("Why not", "opt")]
     empty = "Nothing matches; look with fewer words, or in all sessions." if text or day or state else "No order has been decided yet; the first appear at the next rebalance."
     days = desk.sessions()
-    fills = [(stamp(f["at"]), A(f["symbol"], href=f"/orders/{f['intent_id']}"), f["side"], plain(f["quantity"], 9), money(f["price"])) for f in desk.fills(day or (days[0] if days else ""))[:60]]
+    fills = [(stamp(f["at"])[11:], A(f["symbol"], href=f"/orders/{f['intent_id']}"), f["side"], plain(f["quantity"], 9), money(f["price"])) for f in desk.fills(day or (days[0] if days else ""))[:60]]
     more = f"the newest {len(found)} of {total}" if total > len(found) else f"{total} order{'' if total == 1 else 's'}"
     return [Div(panel(f"Orders: {more}", table("Orders", columns, rows, empty), width="w8"), panel(f"Fills of {day or (days[0] if days else 'no session')}", table("Fills", [("New York", "t"), ("Symbol", ""), ("", ""), ("Shares", "n"), ("Price", "n")], fills, "No fill yet."), width="w4"), cls="grid")]
 
