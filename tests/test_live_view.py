@@ -15,6 +15,7 @@ from v23.dashboard.data import OrderReader, what_if
 from v23.domain import Adjustment, Side, to_plain
 from v23.errors import InputError
 from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+from v23.risk.pretrade_checks import ALWAYS, BELTS, NINE
 from v23.settings import load_settings
 from v23.synthetic_market import synthetic_panel
 from v23.trading_desk import open_desk
@@ -102,7 +103,7 @@ def test_the_question_why_has_the_answer_of_the_gate(tmp_state, host):
         wait_for(lambda: bool(OrderReader(tmp_state).live.get("seen", {}).get("window")))
         reader, symbol = OrderReader(tmp_state), PANEL.symbols[0]
         fine, words = what_if(reader, symbol, Side.BUY, 10, 20.0, 5.0, now)
-        assert words == "would be sent" and len(fine) == 12
+        assert words == "would be sent" and len(fine) == len(NINE) + len(ALWAYS) + len(BELTS)
         wide = what_if(reader, symbol, Side.BUY, 10, 20.0, 80.0, now)[1]
         large = what_if(reader, symbol, Side.BUY, 1000, 20.0, 5.0, now)[1]
         naked = what_if(reader, symbol, Side.SELL, 10, 20.0, 5.0, now)[1]
