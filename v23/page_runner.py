@@ -241,6 +241,7 @@ class PageRunner:
     def start(self) -> None:
         "Begin to prepare; returns at once."
         if self._process is None or self._process.poll() is not None:
+            self.close()
             command = [sys.executable, "-m", "v23.page_runner", *self.modules]
             environ = os.environ | {"MPLBACKEND": "agg", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)  # noqa: S603
