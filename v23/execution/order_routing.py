@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 
 from ..domain import ChildOrder, OrderIntent, OrderPlan, OrderType, Purpose, Quote, Side
+from ..risk.denial_codes import DenialCode
 from ..settings import ExecutionSettings
 
 # %% ../../nbs/components/40_order_routing.ipynb #f22b2d8e
@@ -62,8 +63,8 @@ def slice_quantities(quantity: Decimal, tranches: int) -> list[Decimal]:
     return [each] * (count - 1) + [quantity - each * (count - 1)]
 
 
-def _refuse(intent: OrderIntent, kind: OrderType, quote: Quote | None, code: str, detail: str) -> OrderPlan:
-    return OrderPlan(intent, kind, (), quote, refused=code, detail=detail)
+def _refuse(intent: OrderIntent, kind: OrderType, quote: Quote | None, code: DenialCode, detail: str) -> OrderPlan:
+    return OrderPlan(intent, kind, (), quote, refused=code.value, detail=detail)
 
 
 def plan_order(
@@ -77,11 +78,11 @@ def plan_order(
     "How to work a parent from this quote, or a plan that is refused with a code."
     entry = intent.purpose is Purpose.ENTRY
     if not (intent.quantity.is_finite() and intent.quantity > 0):
-        return _refuse(intent, OrderType.MARKET, quote, "quantity", f"{intent.symbol}: quantity {intent.quantity}; a positive number is expected")
+        return _refuse(intent, OrderType.MARKET, quote, DenialCode.QUANTITY, f"{intent.symbol}: quantity {intent.quantity}; a positive number is expected")
     if quote is None or not quote.is_valid or not abs(quote.age_s(now)) <= max_quote_age_s:
         return _plan_blind(intent, quote, now, window_end, settings)
     if entry and quote.spread_bps > settings.max_spread_bps:
-        return _refuse(intent, OrderType.LIMIT, quote, "spread", f"{intent.symbol}: spread {quote.spread_bps:.0f} bps, limit {settings.max_spread_bps:.0f}")
+        return _refuse(intent, OrderType.LIMIT, quote, DenialCode.SPREAD, f"{intent.symbol}: spread {quote.spread_bps:.0f} bps, limit {settings.max_spread_bps:.0f}")
     kind = choose_order_type(quote, intent.quantity, intent.purpose, settings)
     if kind is OrderType.TWAP:
         return _plan_twap(intent, quote, now, window_end, settings)
@@ -96,7 +97,7 @@ def _plan_blind(intent: OrderIntent, quote: Quote | None, now: datetime, window_
     "Without a quote to trust an entry is refused; an exit goes at a collar from its reference price."
     if intent.purpose is Purpose.ENTRY:
         seen = f"a quote {quote.age_s(now):.0f} s old" if quote is not None and quote.is_valid else "no valid quote"
-        return _refuse(intent, OrderType.MARKET, quote, "spread", f"{intent.symbol}: {seen}")
+        return _refuse(intent, OrderType.MARKET, quote, DenialCode.SPREAD, f"{intent.symbol}: {seen}")
     limit = collar_limit(None, intent.reference_price, intent.side, settings)
     return OrderPlan(intent, OrderType.MARKET_WITH_LIMIT, (_child(intent, now, window_end, limit),), None)
 
@@ -111,6 +112,6 @@ def _plan_twap(intent: OrderIntent, quote: Quote, now: datetime, window_end: dat
     slices = slice_quantities(intent.quantity, settings.twap_tranches)
     if now + step * len(slices) > window_end:
         wanted = f"{len(slices)} slices of {settings.twap_interval_s:.0f} s"
-        return _refuse(intent, OrderType.TWAP, quote, "market_hours", f"{intent.symbol}: {wanted} do not end by {window_end:%H:%M}")
+        return _refuse(intent, OrderType.TWAP, quote, DenialCode.MARKET_HOURS, f"{intent.symbol}: {wanted} do not end by {window_end:%H:%M}")
     children = [ChildOrder(n, OrderType.MARKET, q, now + step * n, now + step * (n + 1)) for n, q in enumerate(slices)]
     return OrderPlan(intent, OrderType.TWAP, tuple(children), quote)
