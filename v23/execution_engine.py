@@ -20,7 +20,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .adapters.alpaca import AlpacaAPI
 from .adapters.ledger import Ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_snapshot
 from v23.domain import (
@@ -38,6 +37,7 @@ from .execution.working import Step, StepKind, next_step
 from .liquidation import AGES, EMERGENCY_FILE, LAG_S, adopt_bare, liquidate, untradable
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
+from .outside import AlpacaAPI, OutsideEngine
 from .risk.denial_codes import DenialCode
 from .settings import ExecutionSettings
 
@@ -706,8 +706,8 @@ def execution_report(ledger: Ledger, session: date) -> dict[str, Any]:
 class ExecutionManager:
     "High-level view of an engine: rebalance, cancel, report, save."
 
-    def __init__(self, engine: ExecutionEngine):
-        self.engine = engine
+    def __init__(self, engine: ExecutionEngine | None = None, state_dir: Path | str = "state"):
+        self.engine: Any = engine or OutsideEngine(state_dir)
 
     def rebalance(self, items: Sequence[tuple[OrderPlan, Decision]], session: date, window_end: datetime) -> dict[str, Any]:
         "Write the parents down, work them to their end, and report."
@@ -718,12 +718,16 @@ class ExecutionManager:
 
     def get_slippage_stats(self) -> dict[str, Any]:
         "Slippage of every execution so far."
+        if isinstance(self.engine, OutsideEngine):
+            return self.engine.get_slippage_stats()
         return slippage_stats(quality_of(self.engine.ledger))
 
     def save_state(self) -> Path:
-        "Write state/execution/execution_state.json from the ledger."
+        "Write state/execution/execution_state.json from the ledger; from outside, have the owner do so."
+        if isinstance(self.engine, OutsideEngine):
+            return self.engine.save_state()
         engine, path = self.engine, self.engine.state_dir / "execution" / "execution_state.json"
-        data = {"positions": engine.ledger.positions(), "open_orders": engine.open_orders(), "mode": engine.mode, "epoch": engine.epoch}
+        data = {"positions": engine.ledger.positions(), "open_orders": engine.open_orders(), "mode": engine.mode, "epoch": engine.epoch, "slippage": self.get_slippage_stats()}
         write_snapshot(path, data, engine.ledger.last_seq, engine.clock.now())
         return path
 

@@ -131,10 +131,11 @@ def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def files_with(secrets: tuple[str, ...], files: tuple[Path, ...]) -> list[Path]:
     "The files in which one of the values appears, also as JSON or HTML would write it."
-    from html import escape
+    from html import escape, unescape
 
-    forms = {form for s in secrets for form in (s, json.dumps(s)[1:-1], escape(s))}
-    return [f for f in files if f.is_file() and any(form in f.read_text(encoding="utf-8", errors="replace") for form in forms)]
+    forms = {form for s in secrets for form in (s, json.dumps(s)[1:-1], escape(s), escape(s, quote=False), repr(s)[1:-1])}
+    texts = {f: f.read_text(encoding="utf-8", errors="replace") for f in files if f.is_file()}
+    return [f for f, text in texts.items() if any(form in text or form in unescape(text) for form in forms)]
 
 # %% ../nbs/components/92_jobs.ipynb #fc2e9710
 def history_file(reports_dir: Path) -> Path:
@@ -253,10 +254,10 @@ class _Job:
     def judge(self, error: str) -> str:
         "The error of the run, its own or ours: no result, or a secret in what it left."
         (self.folder / f".{self.name}.json").unlink(missing_ok=True)
-        leaking = files_with(secret_values(self.environ), (self.working, self.working_html, self.partial))
-        for path in leaking:
-            path.unlink()
-        if leaking:
+        left = (self.working, self.working_html, self.partial)
+        if files_with(secret_values(self.environ), left):
+            for path in left:
+                path.unlink(missing_ok=True)
             return "its output contained a secret and was deleted"
         return error or ("" if self.partial.is_file() else "it ended without writing its result")
 

@@ -241,9 +241,9 @@ class PageRunner:
     def start(self) -> None:
         "Begin to prepare; returns at once."
         if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "v23.page_runner", *self.modules]
+            self.close()
             environ = os.environ | {"MPLBACKEND": "agg", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)  # noqa: S603
+            self._process = subprocess.Popen([sys.executable, "-m", "v23.page_runner", *self.modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)  # noqa: S603
             self._fresh = True
 
     def _read(self, meanwhile: Callable[[], None] | None) -> dict[str, Any]:
@@ -273,8 +273,7 @@ class PageRunner:
     def close(self) -> None:
         "End the prepared process and whatever page it runs; safe to call twice."
         process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin and process.stdout
+        if process is not None and process.stdin and process.stdout:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
             try:

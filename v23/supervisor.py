@@ -80,18 +80,21 @@ class DeskClock:
         self.inbox.arrived.set()
 
     def _step(self, seconds: float) -> None:
-        if self.virtual:
-            if self.speed:
-                self.inbox.arrived.wait(seconds / self.speed)
-            self.inner.sleep(seconds)
-        else:
+        "Let some of the time pass: all of it, or as much as passed until a command arrived."
+        if not self.virtual:
             self.inbox.arrived.wait(min(seconds, 1.0))
+            return
+        if self.speed:
+            began, seconds = time.monotonic(), min(seconds, self.speed)  # a turn every second
+            self.inbox.arrived.wait(seconds / self.speed)
+            seconds = min(seconds, max(1e-3, (time.monotonic() - began) * self.speed))
+        self.inner.sleep(seconds)
 
     def pass_over(self, until: datetime) -> None:
-        "Let idle time pass in one step, where nobody has to be watched meanwhile."
+        "Let idle time pass, in a simulated market without a pace all of it at once."
         seconds = (until - self.now()).total_seconds()
         if seconds > 0:
-            self._step(seconds if self.virtual else min(seconds, 1.0))
+            self._step(seconds)
 
 # %% ../nbs/components/945_supervisor.ipynb #59b1aec8
 @dataclass
