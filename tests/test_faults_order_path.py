@@ -1,5 +1,6 @@
 "What must hold on the order path when something goes wrong: each fault of the catalogue by its id."
 
+import gc
 from datetime import timedelta
 from decimal import Decimal
 
@@ -639,6 +640,7 @@ def test_F64_over_thirty_sessions_files_descriptors_and_memory_stay_flat(tmp_pat
         for n in range(30):
             world.trade_day()
             if n in (9, 19, 29):
+                gc.collect()  # what other tests left
                 files = sum(p.stat().st_size for p in (tmp_path / "state").rglob("*.json"))
                 ledger = sum(p.stat().st_size for p in (tmp_path / "state" / "execution").glob("ledger*"))
                 marks.append((len(os.listdir("/proc/self/fd")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, files, ledger, world.ledger.last_seq))
