@@ -43,7 +43,6 @@ from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
-from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
@@ -104,7 +103,7 @@ def entries_today(ledger: Ledger, session: date, besides: str = "") -> int:
     entries = ledger.remembered(f"entries of {session}", ("parent",), lambda: frozenset(p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"]))
     return len((entries & sent_per_wish(ledger).keys()) - {besides})
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #e5a7564f
 def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
     "Orders that left, by the parent they are of."
     return ledger.remembered("sent per wish", ("order",), lambda: Counter(o.intent_id for o in ledger.orders() if o.attempts))
@@ -427,8 +426,7 @@ class OwnedState:
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors, sectors_as_of=wiring.sectors_as_of)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
         self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
-        self.kill.engine, self.engine.wire.halted = self.engine, self.kill.halted
-        self.kill.spare = BareHands(self.broker, self.clock, Journal(state / EMERGENCY_FILE, self.clock))
+        self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state)
@@ -751,18 +749,10 @@ class RebalancingDesk(DecidingDesk):
         self.engine.refresh = self.look_again
         self.look_again()
         self.engine.work(session, window_end)
-        if self.kill.is_active:
-            return self._killed(session)
         report = execution_report(self.ledger, session)
         self.ledger.record("rebalanced", {"session": session})
         self.save_state()
         return self._rebalanced(session, report)
-
-    def _killed(self, session: date) -> dict[str, Any]:
-        "A kill came in the middle: get out; the rebalance does not count as done."
-        self.look(session)
-        self.save_state()
-        return {"summary": {"session": session, "rebalance": "ended by the kill switch", "flat": self.kill.is_flat}, "report": {}}
 
     def rebalance_to(self, weights: Mapping[str, float]) -> dict[str, Any]:
         """Trade to these fractions of equity now, with the fewest orders; what is held and not named is sold.
