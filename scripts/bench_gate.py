@@ -8,8 +8,8 @@ Lines of the table:
   batch         sixty orders through the gate, each seeing the ones before it
   plain floats  the nine limits as comparisons, first failure ends it, nothing recorded: the least it could be
   pydantic      request, quote and limits validated as pydantic models for each order, then the same comparisons
-  nautilus      RiskEngine of NautilusTrader with its rate limits and notional check, when it is installed (--nautilus PYTHON
-                names the interpreter of an environment that has it)
+  nautilus      RiskEngine.execute of NautilusTrader, compiled, on a cash account: quantity, price, notional, balance and rate, nothing
+                recorded; orders and commands made before, when it is installed (--nautilus PYTHON names an interpreter that has it)
 
 Processor time, because nothing here waits; medians of --rounds rounds, taken in turn. Example:  python scripts/bench_gate.py --rounds 7 --json
 """
@@ -31,38 +31,44 @@ from typing import Any
 NOW = datetime(2026, 1, 20, 17, 0, tzinfo=UTC)
 NAUTILUS = '''
 import statistics, sys, time
-from decimal import Decimal
-from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
-from nautilus_trader.config import LoggingConfig, RiskEngineConfig
-from nautilus_trader.model.currencies import USD
-from nautilus_trader.model.data import QuoteTick
-from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
-from nautilus_trader.model.identifiers import Venue
-from nautilus_trader.model.objects import Money, Quantity
+from nautilus_trader.cache.cache import Cache
+from nautilus_trader.common.component import MessageBus, TestClock
+from nautilus_trader.common.factories import OrderFactory
+from nautilus_trader.core.uuid import UUID4
+from nautilus_trader.config import RiskEngineConfig
+from nautilus_trader.execution.messages import SubmitOrder
+from nautilus_trader.model.enums import OrderSide
+from nautilus_trader.model.identifiers import StrategyId, TraderId
+from nautilus_trader.model.objects import Quantity
+from nautilus_trader.portfolio.portfolio import Portfolio
+from nautilus_trader.risk.engine import RiskEngine
 from nautilus_trader.test_kit.providers import TestInstrumentProvider
-from nautilus_trader.trading.strategy import Strategy
+from nautilus_trader.test_kit.stubs.events import TestEventStubs
+from nautilus_trader.model.data import QuoteTick
 rounds, many = int(sys.argv[1]), 60
-class Sends(Strategy):
-    took = []
-    def on_start(self):
-        self.subscribe_quote_ticks(instrument.id)
-    def on_quote_tick(self, tick):
-        if len(self.took) >= rounds:
-            return
-        orders = [self.order_factory.market(instrument.id, OrderSide.BUY, Quantity.from_int(1)) for _ in range(many)]
-        began = time.process_time()
-        for order in orders:
-            self.submit_order(order)
-        self.took.append((time.process_time() - began) / many * 1e6)
-engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True), risk_engine=RiskEngineConfig(max_order_submit_rate="1000000/00:00:01", max_notional_per_order={})))
-engine.add_venue(Venue("XNAS"), oms_type=OmsType.NETTING, account_type=AccountType.CASH, base_currency=USD, starting_balances=[Money(100_000_000, USD)])
+clock, trader, strategy = TestClock(), TraderId("T-1"), StrategyId("S-1")
+bus, cache = MessageBus(trader, clock), Cache()
+portfolio = Portfolio(bus, cache, clock)
+engine = RiskEngine(portfolio, bus, cache, clock, RiskEngineConfig(max_order_submit_rate="1000000/00:00:01"))
+sent = []
+bus.register("ExecEngine.execute", sent.append)
 instrument = TestInstrumentProvider.equity(symbol="AAPL", venue="XNAS")
-engine.add_instrument(instrument)
-engine.add_data([QuoteTick(instrument.id, instrument.make_price(100.00), instrument.make_price(100.02), Quantity.from_int(100000), Quantity.from_int(100000), n * 10**9, n * 10**9) for n in range(rounds + 5)])
-strategy = Sends()
-engine.add_strategy(strategy)
-engine.run()
-print(statistics.median(strategy.took))
+cache.add_instrument(instrument)
+cache.add_quote_tick(QuoteTick(instrument.id, instrument.make_price(100.0), instrument.make_price(100.02), Quantity.from_int(1000), Quantity.from_int(1000), 0, 0))
+portfolio.update_account(TestEventStubs.cash_account_state())
+factory, took = OrderFactory(trader, strategy, clock), []
+for _ in range(rounds):
+    commands = []
+    for _ in range(many):
+        order = factory.market(instrument.id, OrderSide.BUY, Quantity.from_int(1))
+        cache.add_order(order)
+        commands.append(SubmitOrder(trader, strategy, order, UUID4(), 0))
+    began = time.process_time()
+    for command in commands:
+        engine.execute(command)
+    took.append((time.process_time() - began) / many * 1e6)
+assert len(sent) == rounds * many, len(sent)
+print(statistics.median(took))
 '''
 
 
@@ -173,7 +179,7 @@ def sixty(desk: Any, wishes: list[Any]) -> list[Any]:
 
 
 def nautilus(python: str, rounds: int) -> float | None:
-    "Microseconds of one submit_order through NautilusTrader's risk engine, or None when it is not there."
+    "Microseconds of one order through NautilusTrader's risk engine, or None when it is not there."
     ran = subprocess.run([python, "-c", NAUTILUS, str(rounds)], capture_output=True, text=True, check=False)
     if ran.returncode:
         print(f"bench_gate: no NautilusTrader: {(ran.stderr.strip().splitlines() or ['no answer'])[-1]}", file=sys.stderr)

@@ -19,7 +19,7 @@ WHAT = (
     "v23/risk/denial_codes.py", "v23/risk/pretrade_checks.py", "v23/risk/breaker_rules.py", "v23/risk/split_guard.py",
     "v23/circuit_breakers.py:BreakerReader", "v23/circuit_breakers.py:BreakerAnswers", "v23/circuit_breakers.py:BreakerHand", "v23/circuit_breakers.py:CircuitBreakerManager",
     "v23/circuit_breakers.py:fold_latches", "v23/circuit_breakers.py:latch_changes",
-    "v23/trading_desk.py:GateView", "v23/trading_desk.py:Gate", "v23/trading_desk.py:ReadingDesk", "v23/trading_desk.py:WatchingDesk",
+    "v23/trading_desk.py:GateView", "v23/trading_desk.py:PurseView", "v23/trading_desk.py:Gate", "v23/trading_desk.py:ReadingDesk", "v23/trading_desk.py:WatchingDesk",
     "v23/trading_desk.py:loss_reading", "v23/trading_desk.py:peaks", "v23/trading_desk.py:last_marks",
 )  # fmt: skip
 TESTS = (

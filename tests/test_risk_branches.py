@@ -18,7 +18,7 @@ from v23.adapters.ledger import Ledger
 from v23.adapters.snapshots import read_snapshot
 from v23.adapters.state_folder import desk_ledger, real_clock
 from v23.circuit_breakers import CircuitBreakerManager
-from v23.domain import Position, Purpose
+from v23.domain import Fill, Position, Purpose, Side
 from v23.errors import BrokerError, InputError, OwnedError, StateError
 from v23.position_sizer import KellyCalculator, PositionSizer, promoted_settings
 from v23.risk.breaker_rules import Lifted, LossReading, acknowledge, armed_again, next_latches
@@ -28,7 +28,7 @@ from v23.settings import SizingSettings, load_settings
 from v23.sizing import kelly, study
 from v23.sizing.multipliers import drawdown_multiplier
 from v23.sizing.targets import size_portfolio
-from v23.trading_desk import last_marks
+from v23.trading_desk import kelly_estimate, last_marks
 
 SETTINGS = load_settings("/nonexistent", environ={})
 EDGE = [0.02 if k % 2 else -0.01 for k in range(400)]
@@ -284,3 +284,27 @@ def test_shares_traded_since_the_last_close_are_counted(tmp_path):
         trade(desk, A, 4, Purpose.EXIT)
         marks, traded = last_marks(desk.ledger, desk.session())
         assert marks[A][0] == 10 and traded == {A: Decimal(-4)}
+
+
+@pytest.mark.parametrize(("trips", "bets"), [(49, False), (60, True), (400, True)])
+def test_kelly_on_closed_trades_sizes_the_desk_only_with_fifty_and_an_edge(trips, bets, tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        at = datetime(2026, 1, 5, 15, tzinfo=UTC)
+        fills = []
+        for n in range(trips):
+            for k, (side, price) in enumerate(((Side.BUY, 100.0), (Side.SELL, 102.0 if n % 3 else 99.0))):
+                fills.append(("fill", Fill(f"t{n}{k}", f"o{n}{k}", f"c{n}{k}", f"T{n}", side, Decimal(1), Decimal(str(price)), at + timedelta(minutes=n, seconds=k))))
+        desk.ledger.record_all(fills)
+        made = replace(desk.settings)
+        made.__dict__["sizing"] = replace(desk.settings.sizing, kelly_basis="trades")
+        desk.settings = made
+        found = kelly_estimate(made, desk.ledger, desk.wiring.bars(DAY))
+        assert (found.basis, found.trades, found.fraction > 0) == ("trades", trips, bets)
+        if trips < 50:
+            assert "50" in found.detail
+        else:
+            assert 0 <= found.fraction < kelly.kelly_binary(2 / 3, 2.0) * 0.9  # shrunk toward no edge, and the lower quartile
+        desk.rebalance()
+        kept = desk.ledger.last("view")
+        assert kept is not None and kept.body["kelly"] == found.fraction

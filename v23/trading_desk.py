@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
            'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
-           'entries_today', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks', 'real_losses',
-           'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
-           'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
-           'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
-           'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen',
-           'read_status', 'describe_status', 'open_existing', 'read_orders']
+           'entries_today', 'sent_per_wish', 'live_orders', 'sent_since', 'last_rebalance', 'rebalance_due',
+           'repeated_orders', 'peaks', 'last_marks', 'real_losses', 'loss_reading', 'start_equity', 'kelly_estimate',
+           'exposures', 'reference_prices', 'GateView', 'PurseView', 'Gate', 'is_lost', 'unreconciled', 'quarantined',
+           'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk', 'TellingDesk', 'WatchingDesk',
+           'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure',
+           'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status', 'describe_status', 'open_existing',
+           'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
 import tempfile
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +44,6 @@ from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
-from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
@@ -100,8 +101,24 @@ def closed_trades(ledger: Ledger) -> tuple[tuple, ...]:
 
 def entries_today(ledger: Ledger, session: date, besides: str = "") -> int:
     "Parent entry orders of a session that were sent, one of them left out."
-    parents = {p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"]} - {besides}
-    return len(parents & {o.intent_id for o in ledger.orders() if o.attempts})
+    entries = ledger.remembered(f"entries of {session}", ("parent",), lambda: frozenset(p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"]))
+    return len((entries & sent_per_wish(ledger).keys()) - {besides})
+
+# %% ../nbs/components/85_trading_desk.ipynb #e5a7564f
+def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
+    "Orders that left, by the parent they are of."
+    return ledger.remembered("sent per wish", ("order",), lambda: Counter(o.intent_id for o in ledger.orders() if o.attempts))
+
+
+def live_orders(ledger: Ledger) -> tuple[Order, ...]:
+    "Orders the exchange may hold now."
+    return ledger.remembered("live orders", ("order",), lambda: tuple(o for o in ledger.orders() if o.state.may_be_live))
+
+
+def sent_since(ledger: Ledger, moment: datetime) -> int:
+    "Orders that left after an instant."
+    times = ledger.remembered("sending times", ("order",), lambda: sorted(o.sent_at for o in ledger.orders() if o.sent_at is not None))
+    return len(times) - bisect_right(times, moment)
 
 
 def last_rebalance(ledger: Ledger) -> date | None:
@@ -117,9 +134,8 @@ def rebalance_due(last: date | None, session: date, holding_sessions: int) -> bo
 # %% ../nbs/components/85_trading_desk.ipynb #848d79ba
 def repeated_orders(ledger: Ledger, session: date) -> int:
     "Most orders that one parent of a session has sent."
-    parents = {p["intent_id"] for p in ledger.parents(session)}
-    sent = Counter(o.intent_id for o in ledger.orders() if o.attempts and o.intent_id in parents)
-    return max(sent.values(), default=0)
+    sent = sent_per_wish(ledger)
+    return max((sent.get(p["intent_id"], 0) for p in ledger.parents(session)), default=0)
 
 
 def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float], began: float, flow: float) -> tuple[float, float | None]:
@@ -233,7 +249,7 @@ class GateView:
     def pauses(self, resent: str = "") -> tuple[str, ...]:
         "What stops entries besides the breakers, for a person; a parent that is sent again is not held back by itself."
         last = self.ledger.last("reconciled")
-        lost = [o.symbol for o in self.ledger.orders(states=[OrderState.UNKNOWN]) if o.intent_id != resent and is_lost(o, self.clock.now())]
+        lost = [o.symbol for o in live_orders(self.ledger) if o.intent_id != resent and is_lost(o, self.clock.now())]
         reasons = (
             ("" if self.ready else "this process has not settled its orders and compared the books yet"),
             ("a kill has not been resumed from" if self.kill.needs_resume else ""),
@@ -295,8 +311,7 @@ class Gate(PurseView):
 
     def context(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order]) -> PreTradeContext:
         "What the checks are told."
-        known = self.ledger.orders()
-        live = [*(o for o in known if o.state.may_be_live), *batch]
+        live = [*live_orders(self.ledger), *batch]
         live = [o for o in live if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
         shares = self.shares()
         marks = reference_prices(self.ledger) | dict(self.marks or {})
@@ -324,8 +339,7 @@ class Gate(PurseView):
             api_errors=self.breakers.errors_since_acknowledged("api", errors["api"]),
             already_sent=any(o.intent_id == intent.intent_id for o in live),
             tradable=intent.symbol not in untradable(self.ledger),
-            orders_last_minute=len(batch) + sum(1 for o in known if o.sent_at is not None and (now - o.sent_at).total_seconds() < 60),
-            times_sent=sum(1 for o in known if o.intent_id == intent.intent_id and o.attempts),
+            orders_last_minute=len(batch) + sent_since(self.ledger, now - timedelta(minutes=1)), times_sent=sent_per_wish(self.ledger).get(intent.intent_id, 0),
             opposite_live=any(o.symbol == intent.symbol and o.side is not intent.side for o in live),
         )  # fmt: skip
 
@@ -413,8 +427,7 @@ class OwnedState:
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors, sectors_as_of=wiring.sectors_as_of)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
         self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
-        self.kill.engine, self.engine.wire.halted = self.engine, self.kill.halted
-        self.kill.spare = BareHands(self.broker, self.clock, Journal(state / EMERGENCY_FILE, self.clock))
+        self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state)
@@ -737,18 +750,10 @@ class RebalancingDesk(DecidingDesk):
         self.engine.refresh = self.look_again
         self.look_again()
         self.engine.work(session, window_end)
-        if self.kill.is_active:
-            return self._killed(session)
         report = execution_report(self.ledger, session)
         self.ledger.record("rebalanced", {"session": session})
         self.save_state()
         return self._rebalanced(session, report)
-
-    def _killed(self, session: date) -> dict[str, Any]:
-        "A kill came in the middle: get out; the rebalance does not count as done."
-        self.look(session)
-        self.save_state()
-        return {"summary": {"session": session, "rebalance": "ended by the kill switch", "flat": self.kill.is_flat}, "report": {}}
 
     def rebalance_to(self, weights: Mapping[str, float]) -> dict[str, Any]:
         """Trade to these fractions of equity now, with the fewest orders; what is held and not named is sold.

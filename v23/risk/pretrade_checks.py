@@ -54,6 +54,8 @@ class PreTradeContext:
 # %% ../../nbs/components/34_pretrade_checks.ipynb #f3b28a64
 def _number(value: Any) -> float:
     "The value as a float; NaN for None, for a text and for what cannot be converted."
+    if type(value) is float:
+        return value
     if not isinstance(value, (int, float, Decimal)):
         return math.nan
     try:
@@ -63,7 +65,7 @@ def _number(value: Any) -> float:
 
 
 def _finite(*values: Any) -> bool:
-    return all(math.isfinite(_number(v)) for v in values)
+    return all(map(math.isfinite, map(_number, values)))
 
 
 def _money(value: Any) -> float:
@@ -74,8 +76,9 @@ def _money(value: Any) -> float:
 
 def _at_most(code: DenialCode, value: float, limit: float, unit: str, show: str = "{:.1%}") -> Check:
     "value <= limit passes, with room for the last bit of a float; anything that is not a number does not."
-    passed = _finite(value, limit) and value <= limit + 1e-12 * max(1.0, abs(limit))
-    seen = show.format(value) if _finite(value) else "unknown"
+    known = math.isfinite(value)
+    passed = known and value <= limit + 1e-12 * max(1.0, abs(limit))
+    seen = show.format(value) if known else "unknown"
     return Check(code.value, passed, f"{unit} {seen}, limit {show.format(limit)}", value, limit)
 
 # %% ../../nbs/components/34_pretrade_checks.ipynb #13bd08d5
