@@ -122,6 +122,7 @@ class ValidationSettings:
     baseline_win_rate: float = 0.551  # Published: share of positive portfolio days
     baseline_sharpe: float = 1.54  # Published
     margin_per_year: float = 0.05  # Tracking margin m of the evidence verdict
+    assumed_slippage_bps: float = 10.0  # What the backtest pays on turnover
 
 # %% ../nbs/components/02_settings.ipynb #577fc61d
 @dataclass(frozen=True)
