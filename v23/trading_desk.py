@@ -41,6 +41,7 @@ from .market_calendar import is_session, next_session, previous_session, session
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
+from .record_checks import terms_of
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
 from .risk.pretrade_checks import PreTradeContext, evaluate
 from .settings import Secret, Settings, load_settings
@@ -667,7 +668,7 @@ class DailyDesk(RebalancingDesk):
         account, positions = self.look(session)
         opened = {
             "session": session, "equity": account.equity, "last_equity": account.last_equity, "cash": account.cash, "account_id": account.account_id,
-            "intraday_adjustments": account.intraday_adjustments,
+            "intraday_adjustments": account.intraday_adjustments, "terms": terms_of(self.settings, self.ledger.build),
         }  # fmt: skip
         self.ledger.record("session_opened", opened)
         self.save_state()

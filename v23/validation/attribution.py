@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['QUANTITY_PARTS', 'PARTS', 'SAME_SIZE', 'AT_ONCE', 'NameDifference', 'quantity_cause', 'explain_difference',
-           'in_cents']
+           'in_cents', 'optimism']
 
 # %% ../../nbs/components/66_attribution.ipynb #9424d217
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..market_data import Panel as Bars
 from ..monitoring.metrics import ParentQuality
 from .replay import ReplayTrade
 
@@ -87,3 +88,36 @@ def in_cents(parts: Mapping[str, float], total: float) -> dict[str, int]:
         largest = max(cents, key=lambda k: abs(cents[k]))
         cents[largest] += round(total * 100) - sum(cents.values())
     return cents
+
+# %% ../../nbs/components/66_attribution.ipynb #1bb28d4c
+def _daily_volatility(panel: Bars, p: ParentQuality) -> float | None:
+    "Standard deviation of the 20 daily returns before a session; None without them."
+    if p.symbol not in panel.symbols or p.session not in panel.sessions or panel.row(p.session) < 21:
+        return None
+    row = panel.row(p.session)
+    closes = panel.close[row - 21 : row, panel.column(p.symbol)]
+    sigma = float((closes[1:] / closes[:-1] - 1).std(ddof=1))
+    return sigma if math.isfinite(sigma) else None
+
+
+def optimism(parents: Sequence[ParentQuality], panel: Bars) -> dict[str, float | int | None]:
+    """Mean cost of the filled parents as paper charged it and as the square-root law puts it, in bps, and the difference in dollars.
+
+    Impact = σ·√(shares / session's volume), σ the standard deviation of 20 daily returns (Torre and Ferrari 1997;
+    Almgren, Thum, Hauptmann and Li 2005 find an exponent of 0.6). A parent without a bar is left out.
+    """
+    charged, modelled, dollars, shares = [], [], [], []
+    for p in parents:
+        sigma = _daily_volatility(panel, p)
+        bar = panel.bar(p.symbol, p.session) if sigma is not None else None
+        if not p.filled or p.slippage_bps is None or p.arrival_spread_bps is None or p.arrival_mid is None or bar is None or not bar.volume or sigma is None:
+            continue
+        share = float(p.filled) / bar.volume
+        charged.append(p.slippage_bps)
+        modelled.append(p.arrival_spread_bps / 2 + sigma * math.sqrt(share) * 1e4)
+        dollars.append((modelled[-1] - charged[-1]) / 1e4 * float(p.filled) * p.arrival_mid)
+        shares.append(share)
+    n = len(charged)
+    if not n:
+        return {"n": 0, "paper_bps": None, "modelled_bps": None, "dollars": None, "largest_share": None}
+    return {"n": n, "paper_bps": math.fsum(charged) / n, "modelled_bps": math.fsum(modelled) / n, "dollars": math.fsum(dollars), "largest_share": max(shares)}

@@ -93,7 +93,7 @@ def peeking(paths: int = 20_000, seed: int = 20260123) -> dict[str, float]:
     wins = rng.random((paths, 168)) < 0.551
     return {
         "naive t daily looks d5-14": alarms_of_daily_t(normal[:, :14]),
-        "always-valid t by d14 normal": alarms_of_any_time_t(normal[:, :14]), "always-valid t by d252 normal": alarms_of_any_time_t(normal),
+        "always-valid t by d14 normal": alarms_of_any_time_t(normal[:, :14]), "by d252 normal": alarms_of_any_time_t(normal),
         "by d14 chi2_3 skew": alarms_of_any_time_t(skewed[:, :14]), "by d252 chi2_3 skew": alarms_of_any_time_t(skewed),
         "naive Wilson daily looks 14d": alarms_of_daily_wilson(wins[:, :84], 6, 0.551), "beta-binomial CS 168 trades": alarms_of_any_time_proportion(wins, 0.551),
     }  # fmt: skip
