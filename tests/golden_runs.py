@@ -43,7 +43,7 @@ class Market:
         return synthetic_panel(seed=self.seed, names=260, start=date(2025, 9, 2), end=date(2026, 3, 20), reversal_edge=self.edge)
 
 
-GOOD, WORTHLESS = Market(54, 0.35), Market(7, 0.0)
+GOOD, DEAR, LATE, WORTHLESS = Market(54, 0.35), Market(46, 0.35), Market(23, 0.35), Market(7, 0.0)  # In each, win rate and Sharpe are in range but in the last
 
 
 class Late(V21):
@@ -177,10 +177,10 @@ def in_another_zone(source: Path, folder: Path) -> Path:
 MADE: dict[str, tuple[Market, Callable[[Path], Path]]] = {
     "aligned": (GOOD, lambda d: trade(d, GOOD)),
     "zero edge": (WORTHLESS, lambda d: trade(d, WORTHLESS)),
-    "lagged": (GOOD, lambda d: trade(d, GOOD, Late)),
-    "costs doubled": (GOOD, lambda d: trade(d, GOOD, bps=11.0)),
+    "lagged": (LATE, lambda d: trade(d, LATE, Late)),
+    "costs doubled": (DEAR, lambda d: trade(d, DEAR, bps=11.0)),
     "a tenth missed": (GOOD, lambda d: trade(d, GOOD, scenario=unfilled(GOOD))),
-    "wrong sizing": (GOOD, lambda d: trade(d, GOOD, KELLY_FRACTION="0.3")),
+    "wrong sizing": (GOOD, lambda d: trade(d, GOOD, KELLY_FRACTION="0.2")),
     "tampered day": (GOOD, lambda d: tampered(run("aligned"), d)),
     "cherry-picked": (GOOD, lambda d: without_the_beginning(run("aligned"), d)),
     "cut off": (GOOD, lambda d: without_the_end(run("aligned"), d)),

@@ -259,6 +259,9 @@ class RecordReader:
             return
         try:
             kept = read_config(self.state_dir)
+            if kept is None and not self.bars:
+                self.missing = "there are no bars to replay the record with; name them with --bars"
+                return
             self.seed = kept.seed if kept and self.seed is None else self.seed
             self.panel = load_bars(self.bars or (kept.bars if kept else "") or None, seed=7 if self.seed is None else self.seed)
         except (InputError, StateError) as e:
@@ -329,9 +332,9 @@ class PaperTradingValidator(RecordReader):
         report = self.report()
         return {k: report[k] for k in ("recommendation", "decision", "checks", "missing", "problems", "evidence")}
 
-    def save_state(self, report: Mapping[str, Any], paths: Mapping[str, str], seq: int) -> Path:
+    def save_state(self, report: Mapping[str, Any], paths: Mapping[str, str]) -> Path:
         "Write validator_state.json and validation_report.json; times and paths stand in sections of their own."
-        now = self.clock.now()
+        seq, now = report["provenance"]["ledger_events"] + len(report["looks"]["all"]), self.clock.now()
         state = {"sessions": len(report["days"]), "scenario": report["decision"]["scenario"], "verdict": report["evidence"]["verdict"]}
         write_snapshot(self.folder / "validator_state.json", state, seq, now)
         write_snapshot(self.folder / "validation_report.json", {**report, "timestamps": {"validated_at": now}, "paths": dict(paths)}, seq, now)
