@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
+from . import cli_breakers  # noqa: F401  (registers its commands)
 from . import cli_validation  # noqa: F401  (registers its commands)
 from .errors import InputError, V23Error
 
@@ -557,7 +558,10 @@ def cancel_orders(state: StateOption = STATE, reports: ReportsOption = REPORTS, 
 # %% ../nbs/components/96_cli.ipynb #4df5c2cf
 @app.command()
 def version(as_json: JsonOption = False) -> None:
-    "The version of v23, of Python and of the client."
+    """The version of v23, of Python and of the client.
+
+    Example:  v23 version --json
+    """
     from importlib.metadata import version as installed
 
     import v23

@@ -41,6 +41,7 @@ def promote(
     account: Annotated[str, typer.Option("--account", help="The id of the live account this is for.")],
     acknowledge: Annotated[str, typer.Option("--acknowledge", help="Why to go on although the evidence is below MODERATE.")] = "",
     confirm: Annotated[str, typer.Option("--confirm", help="The words that are asked for, when nobody is there to type them.")] = "",
+    into: Annotated[str, typer.Option("--into", help="State folder of the live desk, when it is another one than paper's.")] = "",
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +57,7 @@ def promote(
     if not confirm and sys.stdin.isatty():
         say(f"This lets real money be traded at {size:.0%} of full size until it ends or is taken back. Type  {words}")
         confirm = input("> ")
-    p = run(state, real_clock(), load_settings(), size, who, confirm, acknowledge, account)
+    p = run(state, real_clock(), load_settings(), size, who, confirm, acknowledge, account, into)
     answer(p, as_json, f"promoted by {p.who}: {p.size:.0%} of full size until {p.expires:%Y-%m-%d}, code {p.code}, rules {p.rules}, report {p.report_sha256[:16]}")
 
 

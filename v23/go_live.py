@@ -19,10 +19,12 @@ from .adapters.trial_ledger import read_trials
 from .dossier import dossier_of, selection_of
 from .errors import StateError
 from .paper_validator import PaperTradingValidator
+from .promotion import demotion_cause
 from .record_checks import note_look
-from .reports import go_live_html, summary_markdown, tearsheet
+from .reports import go_live_html, summary_markdown
 from .settings import Settings, load_settings
-from .trading_desk import TradingDesk, open_desk
+from .tearsheet import tearsheet
+from .trading_desk import TradingDesk
 
 # %% ../nbs/components/91_go_live.ipynb #bdb5dc86
 GO, NOT_READY, INVALID = 0, 3, 4
@@ -96,7 +98,10 @@ def _validated(validator: PaperTradingValidator, reports: Path, strict_evidence:
 def validate_desk(desk: TradingDesk, strict_evidence: bool = False) -> dict[str, Any]:
     "Check the record of an open desk and write the reports: the decision, the checks, the evidence and where the reports are."
     note_look(desk.ledger)
-    return _validated(validator_of(desk), desk.wiring.reports_dir, strict_evidence)
+    outcome = _validated(validator_of(desk), desk.wiring.reports_dir, strict_evidence)
+    e = outcome["evidence"]
+    desk.take_back(demotion_cause(desk.breakers.state, e["band_low"], e["band_high"], desk.settings.validation.margin_per_year, outcome["signal_match"]))
+    return outcome
 
 
 def validate_state(state: Path, reports: Path, bars: str = "", seed: int | None = None, strict_evidence: bool = False, settings: Settings | None = None) -> dict[str, Any]:

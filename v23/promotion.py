@@ -20,7 +20,7 @@ from .adapters.ledger import Ledger
 from .adapters.snapshots import read_envelope, read_snapshot, write_atomic, write_snapshot
 from .adapters.state_folder import desk_ledger
 from .domain import BreakerState, Clock, from_plain, to_plain
-from .errors import InputError, StateError
+from .errors import InputError, SettingsError, StateError
 from .record_checks import fingerprint, terms_of
 from .settings import Settings
 
@@ -120,6 +120,7 @@ def promote(
     typed: str,  # The confirmation, as a person typed it
     acknowledged: str = "",  # Why to go on although the evidence is below MODERATE
     account_id: str = "",  # The live account
+    into: Path | str = "",  # State folder of the live desk, when it is another one than paper's
 ) -> Promotion:
     "Write a promotion down, in the ledger and beside the report; raises InputError with everything that stands against it."
     if size not in STAGES[:2]:
@@ -141,21 +142,23 @@ def promote(
             account_id, size, code_fingerprint(), terms["rules"], terms["gate"], sha256, report["matrix"]["scenario"], report["evidence"]["verdict"], "V21",
             fingerprint(report["provenance"]["source"]), who.strip(), now, now + timedelta(days=VALID_DAYS), acknowledged.strip(),
         )  # fmt: skip
-        folder = promotion_file(state_dir).parent
-        write_atomic(folder / SIGNED, (folder / LATEST).read_text(encoding="utf-8"))
+        signed = (promotion_file(state_dir).parent / LATEST).read_text(encoding="utf-8")
         _keep(ledger, state_dir, clock, p, "promoted")
+        for folder in {Path(state_dir), Path(into or state_dir)}:
+            write_atomic(promotion_file(folder).parent / SIGNED, signed)
+            write_snapshot(promotion_file(folder), to_plain(p), 0, clock.now())
     return p
 
 
 def _keep(ledger: Ledger, state_dir: Path | str, clock: Clock, p: Promotion, action: str) -> None:
     ledger.record("promotion", {"action": action, "promotion": to_plain(p)})
-    write_snapshot(promotion_file(state_dir), to_plain(p), ledger.last_seq, clock.now())
+    write_snapshot(promotion_file(state_dir), to_plain(p), 0, clock.now())
 
 # %% ../nbs/components/846_promotion.ipynb #8a33a445
 def mismatches(p: Promotion | None, settings: Settings, now: datetime, account_id: str, state_dir: Path | str) -> list[str]:
     "Why live trading may not start with this promotion; empty when it may."
     if p is None:
-        return ["there is no promotion; run  v23 validate  and  v23 promote"]
+        return ["it needs a promotion record; run  v23 validate  and  v23 promote"]
     terms = terms_of(settings, "")
     try:
         report = validation_report(state_dir, SIGNED)[1]
@@ -176,10 +179,10 @@ def mismatches(p: Promotion | None, settings: Settings, now: datetime, account_i
 
 
 def require_promotion(state_dir: Path | str, settings: Settings, now: datetime, account_id: str) -> Promotion:
-    "The promotion that live trading starts with; raises InputError naming every mismatch."
+    "The promotion that live trading starts with; raises SettingsError naming every mismatch."
     p = read_promotion(state_dir)
     if found := mismatches(p, settings, now, account_id, state_dir):
-        raise InputError(f"live trading does not start: {'; '.join(found)}")
+        raise SettingsError(f"live trading does not start: {'; '.join(found)}")
     assert p is not None
     return p
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from .adapters.snapshots import write_atomic
-from .tearsheet import aligned, tearsheet
 
 # %% ../nbs/components/90_reports.ipynb #b71fa51d
 INK, BLUE, ORANGE, RED, GREEN = "#808080", "#3b82f6", "#f59e0b", "#ef4444", "#22a06b"
@@ -195,7 +194,7 @@ def _running(report: Mapping[str, Any], draw_at: Callable[[list[float]], tuple[f
     step = max(1, len(moves) // 25)
 
     def draw(axes: Any) -> None:
-        at = [n for n in range(len(moves), 1, -step)][::-1]
+        at = sorted(range(len(moves), 1, -step))
         known = [(n, found) for n in at if (found := draw_at(moves[:n]))]
         xs = [n - 1 for n, _ in known]
         axes.fill_between(xs, [f[1] for _, f in known], [f[2] for _, f in known], color=BLUE, alpha=0.15, lw=0, label="95 % interval")
