@@ -3123,6 +3123,4 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'v23.walk_forward.varied_in': ('components/walk_forward.html#varied_in', 'v23/walk_forward.py'),
                                   'v23.walk_forward.walk_forward': ('components/walk_forward.html#walk_forward', 'v23/walk_forward.py'),
                                   'v23.walk_forward.walk_forward_splits': ( 'components/walk_forward.html#walk_forward_splits',
-                                                                            'v23/walk_forward.py')},
-            'v23.your_module': { 'v23.your_module.HalfLife': ('components/cli_validation.html#halflife', 'v23/your_module.py'),
-                                 'v23.your_module.weight': ('components/cli_validation.html#weight', 'v23/your_module.py')}}}
+                                                                            'v23/walk_forward.py')}}}
