@@ -141,7 +141,9 @@ def signals_picture(report: Mapping[str, Any]) -> str:
         _sparse(axes, [r[0] for r in rows])
         axes.set(ylabel="names")
         if rows:
-            axes.legend(frameon=False, labelcolor=INK)
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high * 1.3)
+            axes.legend(frameon=False, labelcolor=INK, ncols=3, loc="upper left")
 
     return _svg(draw, 2.2)
 
@@ -246,7 +248,7 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--ink:#f5f5f4;--soft:#a8a29e;--line:#44403c;--ground:#1c1917;--card:#292524;--good:#4ade80;--bad:#f87171;--warn:#fbbf24}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1180px;padding:1.2rem;font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--ground);overflow-wrap:anywhere}
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .5rem}.soft{color:var(--soft)}.small{font-size:.85rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;min-width:0}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;min-width:0;overflow-x:auto}
 .card h3{margin:.1rem 0 .4rem;font-size:.95rem}.big{font-size:1.15rem;font-weight:650}.banner{border:2px solid var(--warn);border-radius:10px;padding:.5rem 1rem;margin:.8rem 0}.wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.32rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}.pass,.fail{white-space:nowrap}
 th{font-weight:600;color:var(--soft);font-size:.82rem}.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}

@@ -45,7 +45,7 @@ NEEDS: Mapping[str, int] = {
     "6M": 126, "3Y (ann.)": 756, "5Y (ann.)": 1260, "10Y (ann.)": 2520, "Best Year": 756, "Worst Year": 756, "Win Year": 756,
 }  # fmt: skip
 PICTURE_NEEDS: Mapping[str, int] = {
-    "eoy_returns": YEAR, "monthly_dist": YEAR, "monthly_heatmap": YEAR, "eoy": YEAR, "rolling_beta": 126, "rolling_vol": 126, "rolling_sharpe": 126, "rolling_sortino": 126, "dd_periods": QUARTER,
+    "eoy_returns": YEAR, "monthly_dist": YEAR, "monthly_heatmap": YEAR, "eoy": YEAR, "returns_dist": YEAR, "rolling_beta": 126, "rolling_vol": 126, "rolling_sharpe": 126, "rolling_sortino": 126, "dd_periods": QUARTER,
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def honest_rows(page: str, joined: pd.DataFrame) -> str:
         if name in ours:
             return f"<tr><td>{name}</td><td>{theirs[name]}</td><td>{ours[name]}</td></tr>"
         need = NEEDS.get(name, 0)
-        return m.group(0) if n >= need else f'<tr><td>{name}</td><td colspan="2" style="color:#767676">needs {need} sessions</td></tr>'
+        return m.group(0).replace("﹪", " %") if n >= need else f'<tr><td>{name.replace("﹪", " %")}</td><td colspan="2" style="color:#767676">needs {need} sessions</td></tr>'
 
     return re.sub(r"<tr><td>([^<]+)</td><td>[^<]*</td><td>[^<]*</td></tr>", row, page)
 
