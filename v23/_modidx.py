@@ -1909,6 +1909,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                          'v23/record_checks.py'),
                                    'v23.record_checks.window_problems': ( 'components/record_checks.html#window_problems',
                                                                           'v23/record_checks.py')},
+            'v23.report_schema': {'v23.report_schema._object': ('components/report_schema.html#_object', 'v23/report_schema.py')},
             'v23.reports': { 'v23.reports._interval': ('components/reports.html#_interval', 'v23/reports.py'),
                              'v23.reports._number': ('components/reports.html#_number', 'v23/reports.py'),
                              'v23.reports._returns': ('components/reports.html#_returns', 'v23/reports.py'),

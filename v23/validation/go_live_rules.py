@@ -138,6 +138,8 @@ def check_win_rate(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     returns = record.returns()
     (wins, n), unread = day_wins(returns), sum(not math.isfinite(r) for r in returns)
     required = f"{s.baseline_win_rate:.1%} ± {s.win_rate_band * 100:g} points of days"
+    if not 0 < s.baseline_win_rate < 1:
+        return GoLiveCheck("c05_win", "Win rate", required, "there is no baseline to compare with", n, False)
     if not n or unread:
         return GoLiveCheck("c05_win", "Win rate", required, f"{unread} days cannot be read" if unread else "no days with a return", n, False)
     low, high = s.baseline_win_rate - s.win_rate_band, s.baseline_win_rate + s.win_rate_band
@@ -154,8 +156,8 @@ def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     returns = record.returns()
     paper, n, hurdle = sharpe(returns), len(returns), s.min_sharpe_share * s.baseline_sharpe
     required = f">= {s.min_sharpe_share:.0%} of {s.baseline_sharpe:g} = {hurdle:.3f}"
-    if paper is None:
-        return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, "not defined yet", n, False)
+    if paper is None or not (math.isfinite(hurdle) and hurdle > 0):
+        return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, "not defined yet" if paper is None else "there is no baseline to compare with", n, False)
     low, high = exact_sharpe_ci(paper, n)
     aligned, null = pass_probability(s.baseline_sharpe, n, hurdle), pass_probability(0.0, n, hurdle)
     passed = sharpe_passes(paper, s.baseline_sharpe, s.min_sharpe_share)
