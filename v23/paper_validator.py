@@ -23,7 +23,7 @@ from .adapters.snapshots import read_snapshot, write_snapshot
 from .adapters.state_folder import real_clock
 from .backtest import PUBLISHED_BASELINE, backtest
 from .domain import Adjustment, Clock, Event, Fill, Purpose, Quote, Strategy, from_plain, to_plain
-from .errors import InputError, LedgerError, StateError
+from .errors import BrokerError, InputError, LedgerError, StateError
 from .market_calendar import previous_session, session_hours, session_of
 from .market_data import Panel
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
@@ -176,18 +176,21 @@ class RecordSource:
     def _find_bars(self) -> None:
         "The bars the account was traded with, when none were given."
         from v23.adapters.bars import load_bars
+        from v23.bars_source import panel_for
         from v23.exchange_host import read_config
 
         if self.panel is not None:
             return
         try:
             kept = read_config(self.state_dir)
-            if kept is None and not self.bars:
+            spec = self.bars or (kept.bars if kept else self.settings.texts.get("V23_BARS", ""))
+            if kept is None and not spec:
                 self.missing = "there are no bars to replay the record with; name them with --bars"
                 return
             self.seed = kept.seed if kept and self.seed is None else self.seed
-            self.panel = load_bars(self.bars or (kept.bars if kept else "") or None, seed=7 if self.seed is None else self.seed)
-        except (InputError, StateError) as e:
+            seed = 7 if self.seed is None else self.seed
+            self.panel = panel_for(spec, seed, self.settings) if spec.startswith("alpaca:") else load_bars(spec or None, seed=seed)
+        except (InputError, StateError, BrokerError) as e:
             self.missing = f"the bars cannot be read: {e}"
 
     def _provenance(self, ledger: Ledger | None, account: str) -> Provenance:
