@@ -46,7 +46,7 @@ CASES = {
     "unknown symbol": (None, ("signals", "--symbol", "NOPE"), "NOPE"),
     "bars from Alpaca without keys": (None, ("signals", "--bars", "alpaca:AAPL"), "ALPACA_API_KEY"),
     "nothing to resume": (None, ("campaign", "--resume"), "resume"),
-    "nothing to validate": (None, ("validate",), "state"),
+    "nothing to promote": (None, ("promote", "--size", "0.5", "--who", "Ada", "--account", "x"), "validate"),
 }
 
 

@@ -242,7 +242,7 @@ def _outcome(plan: CampaignPlan, panel: Panel, sessions: tuple[date, ...], proof
         "initial_equity": report["start_equity"], "final_equity": report["days"][-1]["paper_equity"], "replay_equity": report["days"][-1]["replay_equity"],
         "orders": proof.orders, "fills": proof.fills, "duplicate_orders": proof.duplicate_orders, "lost_fills": proof.lost_fills,
         "positions_agree": proof.positions_agree, "signal_match": checked["signal_match"], "difference_bps": checked["difference_bps"],
-        "verdict": checked["recommendation"], "evidence": checked["evidence"], "checks": checked["checks"], "reports": checked["reports"],
+        "verdict": checked["recommendation"], "evidence": checked["evidence"]["verdict"], "checks": checked["checks"], "reports": checked["reports"],
     })  # fmt: skip
 
 

@@ -6,7 +6,7 @@
 __all__ = ['LEDGER', 'LedgerOption', 'data', 'ledger_app', 'campaign', 'backtest', 'signals', 'desk_backtest', 'parse_values',
            'parse_range', 'strategy_factory', 'sweep', 'trials', 'data_import', 'data_check', 'data_info', 'simulate',
            'research_report', 'job', 'status', 'ledger_verify', 'ledger_export', 'ledger_backup', 'ledger_restore',
-           'orders', 'plan', 'reconcile', 'cancel_orders', 'validate', 'version', 'main']
+           'orders', 'plan', 'reconcile', 'cancel_orders', 'version', 'main']
 
 # %% ../nbs/components/96_cli.ipynb #b18d9631
 import json
@@ -19,6 +19,7 @@ import typer
 from . import cli_risk  # noqa: F401  (its commands)
 from . import cli_ops  # noqa: F401
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
+from . import cli_validation  # noqa: F401  (registers its commands)
 from . import cli_breakers  # noqa: F401  (registers its commands)
 from . import cli_dashboard  # noqa: F401  (registers its commands)
 from .errors import InputError, V23Error
@@ -559,24 +560,6 @@ def cancel_orders(state: StateOption = STATE, reports: ReportsOption = REPORTS, 
         raise typer.Exit(1)
 
 # %% ../nbs/components/96_cli.ipynb #4df5c2cf
-@app.command()
-def validate(
-    state: StateOption = STATE,
-    reports: ReportsOption = REPORTS,
-    bars: BarsOption = "",
-    seed: SeedOption = 7,
-    as_json: JsonOption = False,
-) -> None:
-    """Check the paper record against its replay and write the go-live report.
-
-    Example:  v23 validate --state state --reports reports
-    """
-    from v23.go_live import describe_validation, validate_state
-
-    outcome = validate_state(state, reports, bars, seed)
-    answer(outcome, as_json, describe_validation(outcome))
-
-
 @app.command()
 def version(as_json: JsonOption = False) -> None:
     """The version of v23, of Python and of the client.

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ class ValidationSettings:
     baseline_win_rate: float = 0.551  # Published: share of positive portfolio days
     baseline_sharpe: float = 1.54  # Published
     margin_per_year: float = 0.05  # Tracking margin m of the evidence verdict
+    assumed_slippage_bps: float = 10.0  # What the backtest pays on turnover
 
 # %% ../nbs/components/02_settings.ipynb #577fc61d
 @dataclass(frozen=True)
@@ -324,6 +325,7 @@ class Settings:
     texts: Mapping[str, str]
     secrets: Mapping[str, Secret]
     origin: Mapping[str, str]  # Name -> settings.ini, .env, environment or command line
+    promoted_size: float = 1.0  # What a promotion allows of the full size; only live trades less
 
     def _section(self, name: str) -> Any:
         chosen: dict[str, Any] = {}
@@ -341,7 +343,7 @@ class Settings:
     @cached_property
     def sizing(self) -> SizingSettings:
         "How much of each."
-        return self._section("sizing")
+        return replace(self._section("sizing"), size_multiplier=self.promoted_size)
 
     @cached_property
     def risk(self) -> RiskLimits:

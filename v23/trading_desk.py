@@ -19,7 +19,7 @@ import tempfile
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -48,6 +48,8 @@ from .market_calendar import is_session, next_session, previous_session, session
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
+from .promotion import demote, demotion_cause, read_promotion, require_promotion
+from .record_checks import terms_of
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
 from .risk.pretrade_checks import PreTradeContext, evaluate, sectors_at
 from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
@@ -792,7 +794,16 @@ class DailyDesk(RebalancingDesk):
         "Compare the books, record the close, save every snapshot."
         return self._once("market_close", session, self._market_close)
 
+    def take_back(self, cause: str) -> None:
+        "Take a live desk's promotion back for a cause; without one nothing changes."
+        kept = read_promotion(self.wiring.state_dir) if cause and self.wiring.mode == "live" else None
+        if kept is not None and not kept.demoted:
+            demote(self.wiring.state_dir, self.clock, cause, ledger=self.ledger)
+            self.engine.wire.error("critical", "DEMOTED", cause)
+
     def _market_open(self, session: date) -> dict[str, Any]:
+        if self.wiring.mode == "live":
+            require_promotion(self.wiring.state_dir, self.settings, self.clock.now(), self.settings.texts["V23_ACCOUNT_ID"])
         self.wait_until(session_hours(session).window(self.settings.risk)[0])
         self.gate.ready = False  # a new day is compared anew
         recovered = self.ready(session)
@@ -800,7 +811,7 @@ class DailyDesk(RebalancingDesk):
         account, positions = self.look(session)
         opened = {
             "session": session, "equity": account.equity, "last_equity": account.last_equity, "cash": account.cash, "account_id": account.account_id,
-            "intraday_adjustments": account.intraday_adjustments,
+            "intraday_adjustments": account.intraday_adjustments, "terms": terms_of(self.settings, self.ledger.build),
         }  # fmt: skip
         self.ledger.record("session_opened", opened)
         self.save_state()
@@ -825,6 +836,7 @@ class DailyDesk(RebalancingDesk):
         }  # fmt: skip
         if session not in {p.session for p in equity_points(self.ledger)}:
             self.ledger.record("session_closed", closed)
+        self.take_back(demotion_cause(self.breakers.state, None, None, self.settings.validation.margin_per_year, None))
         self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), session)
         delivered = self.dashboard.send_daily_summary()
         self.save_state()
@@ -961,7 +973,8 @@ def open_real_desk(
     if not settings.has_credentials:
         raise SettingsError(f"V23_MODE is {settings.mode} and ALPACA_API_KEY or ALPACA_API_SECRET is not set; copy .env.example to .env, fill them in, chmod 600 .env")
     if settings.mode == "live":
-        raise SettingsError("V23_MODE is live; it needs a promotion record, and this release cannot write one")
+        promoted = require_promotion(state or settings.texts["V23_STATE_DIR"], settings, (clock or SystemClock()).now(), settings.texts["V23_ACCOUNT_ID"])
+        settings = replace(settings, promoted_size=promoted.size)
     state_dir, reports_dir = (Path(chosen or settings.texts[name]).resolve() for chosen, name in ((state, "V23_STATE_DIR"), (reports, "V23_REPORTS_DIR")))
     clock = clock or SystemClock()
     feed = BarsFeed(bars or settings.texts["V23_BARS"], settings, clock.now, state_dir / "bars")

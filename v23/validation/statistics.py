@@ -92,7 +92,8 @@ def proportion_sequence(k: int, n: int, alpha: float = 0.05) -> Interval:
 def t_e_value(t: float, n: int, g: float = 1.0) -> float:
     "Evidence against a zero mean from a t statistic of n observations; normal prior of variance g on the effect size (Rouder et al., 2009; safe t-test)."
     v = n - 1
-    return (1 + n * g) ** -0.5 * ((1 + t * t / (v * (1 + n * g))) / (1 + t * t / v)) ** (-(v + 1) / 2)
+    log_e = -0.5 * math.log1p(n * g) + (v + 1) / 2 * (math.log1p(t * t / v) - math.log1p(t * t / (v * (1 + n * g))))
+    return math.exp(min(log_e, 700.0))  # beyond that a float overflows, and the answer is the same: impossible
 
 
 def always_valid_t(n: int, alpha: float = 0.05, g: float = 1.0) -> float:
