@@ -16,6 +16,7 @@ import pandas as pd
 
 from .adapters.snapshots import write_atomic
 from .adapters.trial_ledger import read_trials
+from .desk_client import RemoteDesk
 from .dossier import dossier_of, selection_of
 from .errors import StateError
 from .paper_validator import PaperTradingValidator
@@ -95,8 +96,10 @@ def _validated(validator: PaperTradingValidator, reports: Path, strict_evidence:
     return outcome_of(report, write_reports(validator, report, reports))
 
 
-def validate_desk(desk: TradingDesk, strict_evidence: bool = False) -> dict[str, Any]:
+def validate_desk(desk: TradingDesk | RemoteDesk, strict_evidence: bool = False) -> dict[str, Any]:
     "Check the record of an open desk and write the reports: the decision, the checks, the evidence and where the reports are."
+    if isinstance(desk, RemoteDesk):
+        return dict(desk.call("validate"))
     note_look(desk.ledger)
     outcome = _validated(validator_of(desk), desk.wiring.reports_dir, strict_evidence)
     e = outcome["evidence"]
