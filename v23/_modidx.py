@@ -749,6 +749,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'v23.desk_mode._Notes.__init__': ('components/desk_mode.html#_notes.__init__', 'v23/desk_mode.py'),
                                'v23.desk_mode._Notes.note': ('components/desk_mode.html#_notes.note', 'v23/desk_mode.py'),
                                'v23.desk_mode._RunningDesk': ('components/desk_mode.html#_runningdesk', 'v23/desk_mode.py'),
+                               'v23.desk_mode._RunningDesk.emergency': ( 'components/desk_mode.html#_runningdesk.emergency',
+                                                                         'v23/desk_mode.py'),
                                'v23.desk_mode._RunningDesk.flatten': ('components/desk_mode.html#_runningdesk.flatten', 'v23/desk_mode.py'),
                                'v23.desk_mode._RunningDesk.session': ('components/desk_mode.html#_runningdesk.session', 'v23/desk_mode.py'),
                                'v23.desk_mode._Spell': ('components/desk_mode.html#_spell', 'v23/desk_mode.py'),
