@@ -10,7 +10,7 @@ __all__ = ['KERNELS', 'use_kernels', 'Candidates', 'find_candidates', 'choose', 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ import pandas as pd
 
 from . import backtest as engine
 from .backtest import Pick, Run, Stretch, Target, Terms, last_bars, picks_of, run_targets
-from .backtest_result import Holdings, backtest_strategy, pick_rows
+from .backtest_result import Holdings, backtest_strategy, phases_of, pick_rows
 from .candidates import Chosen, decision_rows, legacy_universe, loosest
 from .errors import InputError
 from .market_data import Panel
@@ -205,22 +205,24 @@ def fast_backtest(
 ) -> Holdings:
     "A backtest through the compiled kernels where they can, through the plain engine otherwise; raises InputError as `backtest_strategy` does."
     strategy = strategy or V21()
-    able = type(strategy) is V21 and not arguments.get("tranches") and (terms is None or terms.capacity is None)
+    able = type(strategy) is V21 and (terms is None or terms.capacity is None)
     if not (use_kernels(kernel) and able):
         return backtest_strategy(panel, strategy, terms, **arguments)
-    given: dict[str, Any] = {"fill": "next_open", "accounting": "drift", "universe": "pit", "phase": 0} | {k: v for k, v in arguments.items() if k not in ("start", "end", "tranches")}
+    given: dict[str, Any] = {"fill": "next_open", "accounting": "drift", "universe": "pit", "phase": 0, "tranches": False} | {k: v for k, v in arguments.items() if k not in ("start", "end")}
     for name, allowed in (("fill", engine.FILLS), ("accounting", engine.ACCOUNTINGS), ("universe", engine.UNIVERSES)):
         engine._check(name, given[name], allowed)
-    if not 0 <= given["phase"] < strategy.settings.holding_sessions:
-        raise InputError(f"phase is {given['phase']}; 0 to {strategy.settings.holding_sessions - 1} is expected")
+    phases = phases_of(strategy, given["phase"], given["tranches"])
     recorded = engine.recorded_sessions(panel, arguments.get("start"), arguments.get("end"))
     panel = panel if recorded[-1] == panel.sessions[-1] else panel.upto(recorded[-1])
     terms = terms or Terms(strategy.settings.cost_bps)
-    picks, run = fast_run(panel, strategy.settings, **given, terms=terms, first=panel.row(recorded[0]))
+    share = replace(terms, capital=terms.capital / len(phases))
+    runs = [fast_run(panel, strategy.settings, given["fill"], given["accounting"], given["universe"], p, share, panel.row(recorded[0])) for p in phases]
 
     def table() -> pd.DataFrame:
-        return pd.DataFrame(pick_rows(panel, picks()), columns=["date", "rank", "symbol", "score", "strict", "weight"])
+        rows = [row for picks, _ in runs for row in pick_rows(panel, picks())]
+        return pd.DataFrame(rows, columns=["date", "rank", "symbol", "score", "strict", "weight"]).sort_values(["date", "rank"], kind="stable", ignore_index=True)
 
-    result = Holdings(panel, strategy, [(given["phase"], run)], table, terms, given | {"tranches": False})
-    result.__dict__["figures"] = run.figures  # The kernel has added them up already
+    result = Holdings(panel, strategy, [(p, run) for p, (_, run) in zip(phases, runs, strict=True)], table, terms, given)
+    if len(runs) == 1:
+        result.__dict__["figures"] = runs[0][1].figures  # The kernel has added them up already
     return result
