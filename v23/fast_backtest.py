@@ -68,15 +68,17 @@ def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, row
     from v23 import kernels
 
     k: Any = kernels
-    names, tiles, legacy = len(panel.symbols), -(-len(panel.symbols) // k.TILE), universe == "legacy_mean"
+    names, legacy = len(panel.symbols), universe == "legacy_mean"
+    wide = k.TILE
+    tiles = -(-names // wide)
     allowed = legacy_universe(panel, settings[0]) if legacy else np.ones(names, dtype=bool)
     bars, limits, wanted = [np.ascontiguousarray(m) for m in (panel.close, panel.high, panel.volume)], _limits(settings), _wanted(settings[0])
-    counts, room = np.zeros((tiles, len(rows)), dtype=np.int64), min(names, k.TILE // 3)
+    counts, room = np.zeros((tiles, len(rows)), dtype=np.int64), min(names, wide // 3)
     while True:
         columns, stats = np.empty((tiles, len(rows), room), dtype=np.int32), np.empty((tiles, len(rows), room, width))
 
         def tile(n: int, columns: np.ndarray = columns, stats: np.ndarray = stats) -> None:
-            k.scan_tile(*bars, n * k.TILE, min(names, (n + 1) * k.TILE), rows, settings[0].holding_sessions, allowed, legacy, limits, wanted, counts[n], columns[n], stats[n])
+            k.scan_tile(*bars, n * wide, min(names, (n + 1) * wide), rows, settings[0].holding_sessions, allowed, legacy, limits, wanted, counts[n], columns[n], stats[n])
 
         if tiles == 1:
             tile(0)
