@@ -811,7 +811,7 @@ def all_phases(panel: Panel, settings: StrategySettings | None = None, known: Ba
         run = known if known is not None and known.phase == p else backtest(panel, settings, phase=p, **arguments)
         net = run.run.out[:, 2]
         told = period_metrics(net)
-        found.append({"phase": p, "sharpe": told["sharpe"], "cagr": max(told["total_return"] + 1, 0.0) ** (252 / len(net)) - 1, "max_dd": told["max_dd"]})
+        found.append({"phase": p, "sharpe": told["sharpe"], "cagr": max(float(np.prod(1 + net)), 0.0) ** (252 / len(net)) - 1, "max_dd": told["max_dd"]})
     return found
 
 

@@ -292,7 +292,7 @@ class Holdings(StrategyResult):
         if len(known) < len(self.parts):
             return EquityRecord.invested.func(self)  # type: ignore[attr-defined]
         worth = np.cumprod([1 + run.out[:, 2] for _, run in self.parts], axis=1)
-        return pd.Series((known * worth).sum(axis=0) / worth.sum(axis=0), self.index, name="invested")
+        return pd.Series((np.array(known) * worth).sum(axis=0) / worth.sum(axis=0), self.index, name="invested")
 
     @property
     def positions(self) -> pd.DataFrame:  # type: ignore[override]
