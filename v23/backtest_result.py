@@ -257,8 +257,8 @@ class StrategyResult(Shown):
         return self._picks()
 
 # %% ../nbs/components/601_backtest_result.ipynb #7907b8b3
-class Holdings(StrategyResult):
-    "A result with what was held."
+class _Held(StrategyResult):
+    "What was held."
 
     @cached_property
     def _dollars(self) -> pd.DataFrame:
@@ -310,6 +310,10 @@ class Holdings(StrategyResult):
         dates = np.array([s.isoformat() for s in self.panel.sessions], dtype=object)
         tables = [trades_of(run, self.panel, dates, self.terms).assign(phase=phase) for phase, run in self.parts]
         return tables[0].drop(columns="phase") if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+
+# %% ../nbs/components/601_backtest_result.ipynb #3cc8b6ff
+class Holdings(_Held):
+    "A result with what was held."
 
     def write(self, folder: Path | str) -> None:
         "picks.csv, daily.csv, trades.csv and figures.json, each written whole."

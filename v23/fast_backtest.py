@@ -69,16 +69,15 @@ def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, row
 
     k: Any = kernels
     names, legacy = len(panel.symbols), universe == "legacy_mean"
-    wide = k.TILE
-    tiles = -(-names // wide)
+    tiles = -(-names // k.TILE)
     allowed = legacy_universe(panel, settings[0]) if legacy else np.ones(names, dtype=bool)
     bars, limits, wanted = [np.ascontiguousarray(m) for m in (panel.close, panel.high, panel.volume)], _limits(settings), _wanted(settings[0])
-    counts, room = np.zeros((tiles, len(rows)), dtype=np.int64), min(names, wide // 3)
+    counts, room = np.zeros((tiles, len(rows)), dtype=np.int64), min(names, k.TILE // 3)
     while True:
         columns, stats = np.empty((tiles, len(rows), room), dtype=np.int32), np.empty((tiles, len(rows), room, width))
 
         def tile(n: int, columns: np.ndarray = columns, stats: np.ndarray = stats) -> None:
-            k.scan_tile(*bars, n * wide, min(names, (n + 1) * wide), rows, settings[0].holding_sessions, allowed, legacy, limits, wanted, counts[n], columns[n], stats[n])
+            k.scan_tile(*bars, n * k.TILE, min(names, (n + 1) * k.TILE), rows, settings[0].holding_sessions, allowed, legacy, limits, wanted, counts[n], columns[n], stats[n])
 
         if tiles == 1:
             tile(0)
@@ -89,7 +88,7 @@ def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, row
             return counts, columns, stats
         room = int(counts.max())
 
-
+# %% ../nbs/components/604_fast_backtest.ipynb #985db2a8
 def find_candidates(panel: Panel, settings: Sequence[StrategySettings], universe: str, phase: int, first: int = 0) -> Candidates:
     "Candidates of several configurations that rebalance on the same days."
     from v23 import kernels
@@ -147,7 +146,7 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
         k.choose(found.offsets, found.columns, answers, tight, loose, s.positions, s.minimum_candidates, codes, picks[n], held[n], strict[n], eligible[n])
     return Chosen(picks, held, strict, eligible)
 
-
+# %% ../nbs/components/604_fast_backtest.ipynb #8a83dc27
 def choose_one(panel: Panel, settings: StrategySettings, universe: str, rows: np.ndarray) -> Chosen:
     "The picks of one configuration."
     from v23 import kernels

@@ -380,7 +380,7 @@ def _add_eight(values, columns, slot, growth, d, total):
     total[d], total[d + 1], total[d + 2], total[d + 3] = a0, a1, a2, a3
     total[d + 4], total[d + 5], total[d + 6], total[d + 7] = a4, a5, a6, a7
 
-
+# %% ../nbs/components/603_kernels.ipynb #72793ea5
 @compiled
 def _advance(b, columns, values, cash, n, slot, growth, closes, to_open, constant, rate, opened_now, night, charge, net, invested, gross, at, total):
     "Earn over a stretch of sessions; net, invested and, when kept, gross from day `at` on."
@@ -459,7 +459,7 @@ def _trade(b, k, row, picks, held, price, close, fill_price, columns, values, n,
     turnover, shares = turnover / start, shares / start
     return turnover, turnover * bps[b] / 1e4 + shares * per_share
 
-
+# %% ../nbs/components/603_kernels.ipynb #cc8abedc
 @compiled
 def _won(paid, got, bps, per_share):
     "Whether a spell gained after the cost of both fills."
