@@ -77,9 +77,9 @@ def test_cash_and_positions_are_the_equity_and_no_limit_is_broken(fill, cost, sh
 
 def test_the_future_changes_nothing_before_it(panel):
     cut = 330
-    rng = np.random.default_rng(3)
-    other = replace(panel, **{f: np.vstack([getattr(panel, f)[:cut], getattr(panel, f)[cut:][:, rng.permutation(len(panel.symbols))]]) for f in FIELDS})
-    for basis in ("published", "backtest"):
+    order = np.random.default_rng(3).permutation(len(panel.symbols))
+    other = replace(panel, **{f: np.vstack([getattr(panel, f)[:cut], getattr(panel, f)[cut:][:, order]]) for f in FIELDS})
+    for basis in ("published", "backtest", "trades"):
         ours, theirs = (desk_backtest(p, settings=settings_of(KELLY_BASIS=basis), kelly=None) for p in (panel, other))
         assert ours.days.iloc[:cut].equals(theirs.days.iloc[:cut])
 
@@ -99,6 +99,32 @@ def test_each_rule_of_the_desk_can_be_seen_in_the_result(panel):
     nervous = desk_backtest(replace(panel, market=panel.market.assign(vix=50.0)), settings=settings_of(), kelly=0.3)
     assert set(nervous.sizing["regime"]) == {0.60}
     assert list(beside(small, large).index)[:3] == ["cagr", "volatility", "sharpe"]
+
+
+def test_on_its_own_trades_the_desk_bets_as_published_until_it_has_fifty_and_then_as_they_say(panel):
+    from v23.sizing.kelly import kelly_for_basis
+
+    desk = desk_backtest(panel, settings=settings_of(KELLY_BASIS="trades", MAX_CONSECUTIVE_LOSSES="1000"))
+    done = len(desk.trades) - int((desk.positions.iloc[-1] > 0).sum())
+    closed, before, after = desk.trades.iloc[:done], 0, 0
+    for session, kelly in zip(desk.sizing["session"], desk.sizing["kelly"], strict=True):
+        known = closed.loc[closed["exit"] < session.isoformat(), "net"].tolist()
+        expected = kelly_for_basis("published" if len(known) < 50 else "trades", known).fraction
+        assert kelly == expected
+        before, after = before + (len(known) < 50), after + (len(known) >= 50)
+    assert before > 3 and after > 3
+
+
+@pytest.mark.parametrize(("falls", "sold"), [("overnight", 200), ("during the day", 201)])
+def test_an_emergency_is_sold_at_the_open_that_shows_it_or_at_the_next(panel, falls, sold):
+    shocked = {f: getattr(panel, f).copy() for f in FIELDS}
+    for f in ("open", "high", "low", "close"):
+        shocked[f][200 if falls == "overnight" or f in ("low", "close") else 201 :] *= 0.5
+    for fill in DESK_FILLS:
+        desk = desk_backtest(replace(panel, **shocked), settings=settings_of(MAX_CONSECUTIVE_LOSSES="1000"), assume=DeskAssumptions(fill=fill), kelly=0.5)
+        kills = desk.orders[desk.orders["purpose"] == "kill"]
+        assert len(kills) > 3 and set(kills["session"]) == {panel.sessions[sold]}
+        assert kills["price"].tolist() == [shocked["open"][sold, panel.column(s)] for s in kills["symbol"]]
 
 
 def test_a_daily_loss_stops_entries_that_day_only(panel):

@@ -11,6 +11,7 @@ from v23.adapters.bars import load_bars
 from v23.backtest import ACCOUNTINGS, FILLS, Terms
 from v23.backtest_result import backtest_strategy
 from v23.errors import InputError
+from v23.example_strategies import TrendFollowing
 from v23.fast_backtest import fast_backtest
 from v23.market_data import FIELDS
 from v23.settings import StrategySettings
@@ -79,7 +80,18 @@ def test_a_panel_of_one_name_and_one_of_few_sessions(panel):
 def test_what_the_kernels_do_not_know_goes_through_the_plain_engine(panel):
     terms = Terms(capacity=1e-3, capital=5e6)
     assert np.array_equal(fast_backtest(panel, terms=terms).out, backtest_strategy(panel, V21(), terms).out)
-    assert np.array_equal(fast_backtest(panel, tranches=True).out, backtest_strategy(panel, V21(), tranches=True).out)
+    trend = TrendFollowing(15, 120, 10, 0.08, 10)
+    assert np.array_equal(fast_backtest(panel, trend).out, backtest_strategy(panel, trend).out)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_tranches_are_the_same(panel, fill):
+    ours, theirs = (run(panel, V21(), Terms(cash_rate=0.03, delisting_return=-0.3), fill=fill, tranches=True) for run in (fast_backtest, backtest_strategy))
+    np.testing.assert_allclose(ours.out, theirs.out, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.invested, theirs.invested, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ours.cash, theirs.cash, rtol=1e-9)
+    assert ours.picks.equals(theirs.picks) and ours.trades[["symbol", "entry", "exit", "phase"]].equals(theirs.trades[["symbol", "entry", "exit", "phase"]])
+    assert ours.figures["mean_exposure"] == pytest.approx(theirs.figures["mean_exposure"], abs=1e-9) == pytest.approx(float((1 - theirs.cash / theirs.equity).mean()), abs=1e-9)
 
 
 def test_without_numba_the_plain_engine_answers_and_asking_for_it_is_refused(panel, monkeypatch):

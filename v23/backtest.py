@@ -7,7 +7,7 @@ __all__ = ['PUBLISHED_BASELINE', 'FILLS', 'ACCOUNTINGS', 'UNIVERSES', 'DELISTED_
            'PublishedBaseline', 'Pick', 'picks_of', 'decisions', 'Terms', 'Target', 'Stretch', 'Run', 'last_bars',
            'walk_targets', 'Plan', 'plan_of', 'plan_of_chosen', 'targets_of', 'PlanRun', 'run_targets', 'simulate',
            'spell_returns', 'trades_of', 'BacktestResult', 'period_metrics', 'metrics_of', 'run_record',
-           'recorded_sessions', 'backtest', 'all_phases', 'index_cagr', 'summary_text']
+           'recorded_sessions', 'backtest', 'all_phases', 'index_cagr', 'summary_text', 'beside_lines']
 
 # %% ../nbs/components/60_backtest.ipynb #c2c3d3ad
 import html
@@ -610,8 +610,13 @@ def trades_of(run: Run, panel: Panel, dates: np.ndarray, terms: Terms) -> pd.Dat
 class _Tables:
     "The tables of a run."
 
-    def __init__(self, panel: Panel, picks: Sequence[Pick], run: Run, terms: Terms, record: Callable[[], dict[str, Any]]):
-        self.panel, self.decided, self.run, self.terms, self._record = panel, picks, run, terms, record
+    def __init__(self, panel: Panel, picks: Callable[[], Sequence[Pick]], run: Run, terms: Terms, phase: int, record: Callable[[], dict[str, Any]]):
+        self.panel, self.run, self.terms, self.phase, self._picks, self._record = panel, run, terms, phase, picks, record
+
+    @cached_property
+    def decided(self) -> Sequence[Pick]:
+        "Every decision."
+        return self._picks()
 
     @cached_property
     def dates(self) -> np.ndarray:
@@ -796,22 +801,25 @@ def backtest(
     found = find_candidates(panel, [settings], universe, phase, first)
     chosen = choose(found, [settings])
     run = PlanRun(panel, plan_of_chosen(found.rows, chosen), fill, accounting, terms, first)
-    picks = picks_of(panel, found.rows, chosen, settings, phase, first)
-    return BacktestResult(panel, picks, run, terms, lambda: run_record(panel, settings, fill, accounting, universe, phase))
+    return BacktestResult(panel, lambda: picks_of(panel, found.rows, chosen, settings, phase, first), run, terms, phase, lambda: run_record(panel, settings, fill, accounting, universe, phase))
 
 # %% ../nbs/components/60_backtest.ipynb #b5412113
-def all_phases(panel: Panel, settings: StrategySettings | None = None, **arguments: Any) -> list[dict[str, Any]]:
-    "Sharpe, CAGR and drawdown of every rebalance phase: the spread between them is luck."
-    settings = settings or StrategySettings()
-    runs = [backtest(panel, settings, phase=p, **arguments).metrics for p in range(settings.holding_sessions)]
-    return [{"phase": p, "sharpe": m["sharpe"], "cagr": m["cagr"], "max_dd": m["max_dd"]} for p, m in enumerate(runs)]
+def all_phases(panel: Panel, settings: StrategySettings | None = None, known: BacktestResult | None = None, **arguments: Any) -> list[dict[str, Any]]:
+    "Sharpe, CAGR and drawdown of every rebalance phase: the spread between them is luck. A result that is there already is not run again."
+    settings, found = settings or StrategySettings(), []
+    for p in range(settings.holding_sessions):
+        run = known if known is not None and known.phase == p else backtest(panel, settings, phase=p, **arguments)
+        net = run.run.out[:, 2]
+        told = period_metrics(net)
+        found.append({"phase": p, "sharpe": told["sharpe"], "cagr": max(float(np.prod(1 + net)), 0.0) ** (252 / len(net)) - 1, "max_dd": told["max_dd"]})
+    return found
 
 
 def _percent(value: float | None) -> str:
     return "n/a" if value is None else f"{value:+.1%}"
 
 
-def index_cagr(result: BacktestResult) -> float | None:
+def index_cagr(result: Any) -> float | None:
     "Compound annual growth of the index over the sessions of a run; None when it is not known at both ends."
     spy = result.panel.market["spy"].reindex(result.returns.index)
     if len(spy) < 2 or spy.iloc[[0, -1]].isna().any():
@@ -821,7 +829,7 @@ def index_cagr(result: BacktestResult) -> float | None:
 
 def summary_text(result: BacktestResult, phases: Sequence[dict[str, Any]] = ()) -> str:
     "A run in a few lines, with the published baseline and what it is worth beside it."
-    m, b = result.metrics, PUBLISHED_BASELINE
+    m = result.metrics
     sharpe = "n/a" if m["sharpe"] is None else f"{m['sharpe']:.2f}"
     label = " (SYNTHETIC)" if result.panel.synthetic else ""
     lines = [
@@ -830,9 +838,14 @@ def summary_text(result: BacktestResult, phases: Sequence[dict[str, Any]] = ()) 
     ]
     if phases:
         lines.append("  Sharpe by phase: " + "  ".join("n/a" if p["sharpe"] is None else f"{p['sharpe']:.2f}" for p in phases))
-    lines += [
+    return "\n".join([*lines, *beside_lines(result)])
+
+
+def beside_lines(result: Any) -> list[str]:
+    "What stands below every result of V21: the index, and the published baseline with what it is worth."
+    b = PUBLISHED_BASELINE
+    return [
         f"  the index over the same sessions: CAGR {_percent(index_cagr(result))}, before any cost",
         f"  published: CAGR {b.cagr:.1%}, Sharpe {b.sharpe}, max drawdown {b.max_drawdown:.1%}, day wins {b.win_rate:.1%} ({b.days} sessions, best of {b.trials} sets on the same window)",
         f"  {b.provenance[-1]}",
     ]
-    return "\n".join(lines)

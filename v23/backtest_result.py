@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'EquityRecord', 'Pictured', 'shown', 'curve_svg', 'Shown', 'StrategyResult', 'Holdings', 'strategy_targets',
-           'pick_rows', 'backtest_strategy', 'phase_spread']
+           'pick_rows', 'phases_of', 'backtest_strategy', 'phase_spread']
 
 # %% ../nbs/components/601_backtest_result.ipynb #249c6443
 import html
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -255,8 +257,8 @@ class StrategyResult(Shown):
         return self._picks()
 
 # %% ../nbs/components/601_backtest_result.ipynb #7907b8b3
-class Holdings(StrategyResult):
-    "A result with what was held."
+class _Held(StrategyResult):
+    "What was held."
 
     @cached_property
     def _dollars(self) -> pd.DataFrame:
@@ -286,8 +288,11 @@ class Holdings(StrategyResult):
     @cached_property
     def invested(self) -> pd.Series:  # type: ignore[override]
         "Fraction of equity invested at each close."
-        known = self.parts[0][1].invested if len(self.parts) == 1 else None
-        return EquityRecord.invested.func(self) if known is None else pd.Series(known, self.index, name="invested")  # type: ignore[attr-defined]
+        known = [run.invested for _, run in self.parts if run.invested is not None]
+        if len(known) < len(self.parts):
+            return EquityRecord.invested.func(self)  # type: ignore[attr-defined]
+        worth = np.cumprod([1 + run.out[:, 2] for _, run in self.parts], axis=1)
+        return pd.Series((np.array(known) * worth).sum(axis=0) / worth.sum(axis=0), self.index, name="invested")
 
     @property
     def positions(self) -> pd.DataFrame:  # type: ignore[override]
@@ -305,6 +310,20 @@ class Holdings(StrategyResult):
         dates = np.array([s.isoformat() for s in self.panel.sessions], dtype=object)
         tables = [trades_of(run, self.panel, dates, self.terms).assign(phase=phase) for phase, run in self.parts]
         return tables[0].drop(columns="phase") if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+
+# %% ../nbs/components/601_backtest_result.ipynb #3cc8b6ff
+class Holdings(_Held):
+    "A result with what was held."
+
+    def write(self, folder: Path | str) -> None:
+        "picks.csv, daily.csv, trades.csv and figures.json, each written whole."
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("picks", "daily", "trades"):
+            getattr(self, name).to_csv(folder / f".{name}.tmp", index=False, float_format="%.17g")
+            (folder / f".{name}.tmp").replace(folder / f"{name}.csv")
+        (folder / ".figures.tmp").write_text(json.dumps(self.figures | {"arguments": self.arguments}, indent=1, allow_nan=False) + "\n")
+        (folder / ".figures.tmp").replace(folder / "figures.json")
 
     def notes(self) -> list[str]:
         "What the reader of these figures must know."
@@ -343,7 +362,8 @@ def _v21_run(strategy: V21, panel: Panel, phase: int, first: int, how: tuple[str
     return run, lambda: pick_rows(panel, picks_of(panel, found.rows, chosen, strategy.settings, phase, first))
 
 
-def _phases(strategy: Strategy, phase: int, tranches: bool) -> list[int]:
+def phases_of(strategy: Strategy, phase: int, tranches: bool) -> list[int]:
+    "The phases of a run; raises InputError for one that is out of range."
     if not 0 <= phase < strategy.holding_sessions:
         raise InputError(f"phase is {phase}; 0 to {strategy.holding_sessions - 1} is expected")
     if tranches and phase:
@@ -370,7 +390,7 @@ def backtest_strategy(
     fast = type(strategy) is V21
     if universe != "pit" and not fast:
         raise InputError(f"universe is {universe!r}; {strategy.name} chooses its own universe, only V21 has this one")
-    phases = _phases(strategy, phase, tranches)
+    phases = phases_of(strategy, phase, tranches)
     recorded = recorded_sessions(panel, start, end)
     panel = panel if recorded[-1] == panel.sessions[-1] else panel.upto(recorded[-1])
     first = panel.row(recorded[0])
@@ -393,9 +413,14 @@ def backtest_strategy(
     return Holdings(panel, strategy, parts, picks, terms, {"fill": fill, "accounting": accounting, "universe": universe, "phase": phase, "tranches": tranches})
 
 # %% ../nbs/components/601_backtest_result.ipynb #2da031a8
-def phase_spread(panel: Panel, strategy: Strategy, **arguments: Any) -> pd.DataFrame:
-    "CAGR, Sharpe and drawdown of every rebalance phase, and of the book that has one part in each."
+def phase_spread(panel: Panel, strategy: Strategy, run: Callable[..., Holdings] = backtest_strategy, **arguments: Any) -> pd.DataFrame:
+    "CAGR, Sharpe and drawdown of every rebalance phase, and of the book that has one part in each; `run` may be a faster backtest."
     check_shape_of(strategy)
-    rows = {str(p): backtest_strategy(panel, strategy, phase=p, **arguments).figures for p in range(strategy.holding_sessions)}
-    rows["tranches"] = backtest_strategy(panel, strategy, tranches=True, **arguments).figures
+    runs = [run(panel, strategy, phase=p, **arguments) for p in range(strategy.holding_sessions)]
+    first = runs[0]
+    if first.terms.capacity is None:  # The parts do not care how large they are
+        together = Holdings(first.panel, strategy, [part for r in runs for part in r.parts], lambda: first.picks, first.terms, first.arguments | {"tranches": True})
+    else:
+        together = run(panel, strategy, tranches=True, **arguments)
+    rows = {str(p): r.figures for p, r in enumerate(runs)} | {"tranches": together.figures}
     return pd.DataFrame.from_dict(rows, orient="index")[["cagr", "sharpe", "max_dd", "turnover_per_year"]].rename_axis("phase")

@@ -59,27 +59,68 @@ def backtest(
     phase: Annotated[int, typer.Option("--phase", help="Rebalance rows: phase, phase + 5, …", min=0)] = 0,
     start: Annotated[str, typer.Option("--start", help="First session traded.")] = "",
     end: Annotated[str, typer.Option("--end", help="Last session traded.")] = "",
-    out: Annotated[str, typer.Option("--out", help="Folder for picks.csv, daily.csv, trades.csv and metrics.json.")] = "",
+    strategy: Annotated[str, typer.Option("--strategy", help="V21, LowVolatility, TrendFollowing, or a class of your own as file.py:Class.")] = "V21",
+    tranches: Annotated[bool, typer.Option("--tranches", help="One part of the capital per phase, each rebalanced on its own day.")] = False,
+    cost_bps: Annotated[float | None, typer.Option("--cost-bps", help="Of what is traded; by default COST_BPS of the settings.")] = None,
+    cost_per_share: Annotated[float, typer.Option("--cost-per-share", help="Dollars.")] = 0.0,
+    cash_rate: Annotated[float, typer.Option("--cash-rate", help="Interest a year on cash, 0.04 for 4 %.")] = 0.0,
+    delisting_return: Annotated[float, typer.Option("--delisting-return", help="Of a held name after its last bar; -0.3 is a usual guess.")] = 0.0,
+    capacity: Annotated[float | None, typer.Option("--capacity", help="Share of a session's volume one trade may take, 0.02 for 2 %.")] = None,
+    capital: Annotated[float, typer.Option("--capital", help="Dollars at the start; matters to --capacity.")] = 1_000_000.0,
+    kernel: Annotated[str, typer.Option("--kernel", help="auto, numpy or numba.")] = "auto",
+    out: Annotated[str, typer.Option("--out", help="Folder for picks.csv, daily.csv, trades.csv and metrics.json or figures.json.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Backtest V21, all five rebalance phases beside the one asked for.
+    """Backtest V21 or a strategy of your own, every rebalance phase beside the one asked for.
 
-    Examples:  v23 backtest  ·  v23 backtest --bars us_large.parquet --fill next_close --out /tmp/bt
+    Examples:  v23 backtest  ·  v23 backtest --bars us_large.parquet --tranches --cash-rate 0.04  ·  v23 backtest --strategy my_rule.py:MyRule --capacity 0.02 --capital 1e7
     """
-    from v23.backtest import all_phases, backtest as run, summary_text
+    from v23.backtest import Terms
     from v23.bars_source import panel_for
+    from v23.fast_backtest import use_kernels
     from v23.settings import load_settings
+    from v23.v21_signals import V21
 
-    settings = load_settings()
+    settings, factory = load_settings(), strategy_factory(strategy)
+    use_kernels(kernel)
+    terms = Terms(settings.strategy.cost_bps if cost_bps is None else cost_bps, cost_per_share, cash_rate, delisting_return, capacity, capital)
     panel = panel_for(bars, seed, settings)
     say(f"bars: {panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}, {len(panel.sessions)} sessions × {len(panel.symbols)} symbols")
-    span = {"start": parse_day(start, "--start"), "end": parse_day(end, "--end")}
-    result = run(panel, settings.strategy, fill=fill, accounting=accounting, universe=universe, phase=phase, **span)
-    phases = all_phases(panel, settings.strategy, fill=fill, accounting=accounting, universe=universe, **span)
+    how = {"fill": fill, "accounting": accounting, "universe": universe, "start": parse_day(start, "--start"), "end": parse_day(end, "--end")}
+    plain = factory is V21 and not tranches and terms == Terms(settings.strategy.cost_bps)
+    facts, told, result = _reference_run(panel, settings, phase, how) if plain else _any_run(panel, V21(settings.strategy) if factory is V21 else factory(), terms, kernel, phase, tranches, how)
     if out:
         result.write(Path(out))
-        say(f"written: {out}/picks.csv, daily.csv, trades.csv, metrics.json")
-    answer(result.metrics | {"phases": phases}, as_json, summary_text(result, phases))
+        say(f"written: {out}/picks.csv, daily.csv, trades.csv, {'metrics' if plain else 'figures'}.json")
+    answer(facts, as_json, told)
+
+# %% ../nbs/components/96_cli.ipynb #3019f30c
+def _reference_run(panel: Any, settings: Any, phase: int, how: dict[str, Any]) -> tuple[dict[str, Any], str, Any]:
+    "V21 on the terms of the reference files: facts, text and result."
+    from v23.backtest import all_phases, backtest as run, summary_text
+
+    result = run(panel, settings.strategy, phase=phase, **how)
+    phases = all_phases(panel, settings.strategy, result, **how)
+    return result.metrics | {"phases": phases}, summary_text(result, phases), result
+
+
+def _any_run(panel: Any, rule: Any, terms: Any, kernel: str, phase: int, tranches: bool, how: dict[str, Any]) -> tuple[dict[str, Any], str, Any]:
+    "Any strategy on any terms: facts, text and result."
+    from functools import partial
+
+    from v23.backtest import beside_lines
+    from v23.backtest_result import phase_spread
+    from v23.domain import to_plain
+    from v23.fast_backtest import fast_backtest
+    from v23.v21_signals import V21
+
+    run = partial(fast_backtest, kernel=kernel)
+    result = run(panel, rule, terms, phase=phase, tranches=tranches, **how)
+    spread = phase_spread(panel, rule, run, terms=terms, **how)
+    lines = [repr(result), "  Sharpe by phase: " + "  ".join("n/a" if x != x else f"{x:.2f}" for x in spread["sharpe"].iloc[:-1]) + f"   all of them as tranches {spread['sharpe'].iloc[-1]:.2f}"]
+    facts = {"strategy": rule.name, "dataset": panel.source, "synthetic": panel.synthetic, "panel_digest": panel.digest, "days": len(result.equity), **result.figures}
+    facts |= {"arguments": result.arguments, "terms": to_plain(terms), "phases": spread.reset_index().to_dict("records"), "notes": result.notes()}
+    return facts, "\n".join(lines + (beside_lines(result) if isinstance(rule, V21) else [])), result
 
 # %% ../nbs/components/96_cli.ipynb #fdd5b343
 @app.command()
@@ -176,23 +217,14 @@ def parse_range(text: str) -> tuple[str, tuple[Any, Any]]:
 
 
 def strategy_factory(text: str) -> Any:
-    "V21, another strategy of this package, or module:Name of one's own; raises InputError naming it."
-    import importlib
+    "V21, another strategy of this package, or file.py:Class of one's own; raises InputError naming it."
+    from v23.research import recipe_of
 
-    from v23 import example_strategies
-    from v23.v21_signals import V21
-
-    known = {"V21": V21, "LowVolatility": example_strategies.LowVolatility, "TrendFollowing": example_strategies.TrendFollowing}
-    if text in known:
-        return known[text]
-    module, colon, name = text.partition(":")
-    if not colon:
-        raise InputError(f"--strategy is {text!r}; one of {', '.join(known)} or module:Name is expected")
-    sys.path.insert(0, "")
+    named = {"V21": "v21", "LowVolatility": "low-volatility", "TrendFollowing": "trend"}
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as e:
-        raise InputError(f"--strategy {text} cannot be loaded: {e}") from None
+        return recipe_of(named.get(text, text)).factory
+    except InputError as e:
+        raise InputError(f"--strategy is {text!r}: {e}") from None
 
 # %% ../nbs/components/96_cli.ipynb #42618c3a
 def _search(grid: list[str], ranges: list[str], random: int, sequential: bool, seed: int) -> Any:

@@ -6,7 +6,7 @@
 __all__ = ['DESK_FILLS', 'DeskAssumptions', 'DeskResult', 'desk_backtest', 'beside']
 
 # %% ../nbs/components/602_desk_mode.ipynb #fc3e0ae9
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -26,7 +26,7 @@ from .market_calendar import session_hours
 from .market_data import Panel
 from .risk.breaker_rules import BY_NAME, Latch, Lifted, LossReading, acknowledge, armed_again, breaker_state, entries_stopped, next_latches
 from .settings import Settings
-from .sizing.kelly import kelly_for_basis
+from .sizing.kelly import MIN_TRADES, kelly_for_basis
 from .sizing.multipliers import Multipliers, combined_multipliers
 from .v21_signals import V21
 
@@ -315,15 +315,23 @@ class _RunningDesk(_Desk):
             self.orders.append({"session": session, "symbol": s, "side": "sell", "purpose": "kill", "quantity": int(q), "price": self.book.last[s], "order_type": "market", "refused": ""})
             self.book.trade(s, Side.SELL, q, self.book.last[s], session)
 
+    def emergency(self, day: date) -> bool:
+        "Whether the latch stands, or falls at this open."
+        reading = self.breakers.reading(day, session_hours(day).window(self.settings.risk)[0], self.book.equity, consecutive_losses(self.book.profits[-200:]))
+        if self.book.held and reading.drawdown <= self.settings.risk.drawdown_emergency:
+            self.breakers.read(reading)
+        return any(x.state is BreakerState.EMERGENCY for x in self.breakers.latches)
+
     def session(self, row: int, due: bool, kelly: float, night: bool) -> dict[str, Any]:
         "One session from before the open to the close; its line of the record."
         day, before = self.panel.sessions[row], self.book.equity
         self.book.traded = self.book.paid = 0.0
         self.book.cash *= 1 + (self.rate if night else 0.0)
-        emergency = any(x.state is BreakerState.EMERGENCY for x in self.breakers.latches)
-        self.marks(row, "open" if emergency or self.assume.fill == "next_open" else "close")
-        if emergency and self.book.held:
+        self.marks(row, "open")
+        if self.emergency(day) and self.book.held:
             self.flatten(row)
+        if self.assume.fill != "next_open":
+            self.marks(row, "close")
         if due:
             self.rebalance(row, kelly)
         self.marks(row, "close")
@@ -336,16 +344,18 @@ class _RunningDesk(_Desk):
         return {"equity": equity, "cash": self.book.cash, "turnover": self.book.traded / before, "cost": self.book.paid / before, "state": state.name, "latches": " ".join(x.name for x in self.breakers.latches), "lifted": " ".join(lifted)}
 
 # %% ../nbs/components/602_desk_mode.ipynb #68378f62
-def _kelly_path(panel: Panel, strategy: Strategy, settings: Settings, assume: DeskAssumptions, rows: Sequence[int]) -> dict[int, float]:
-    "Full Kelly at each rebalance, from what was known."
+def _kelly_path(panel: Panel, strategy: Strategy, settings: Settings, assume: DeskAssumptions, rows: Sequence[int]) -> Callable[[_DeskBook, int], float]:
+    "Full Kelly at a rebalance row, from what was known."
     basis = settings.sizing.kelly_basis
+    published = kelly_for_basis("published").fraction
     if basis == "published":
-        return dict.fromkeys(rows, kelly_for_basis(basis).fraction)
-    if basis != "backtest":
-        raise InputError(f"the Kelly basis is {basis!r}, which needs the desk's own trades; published, backtest or kelly=… is expected")
+        return lambda book, row: published
+    if basis == "trades":
+        return lambda book, row: published if len(book.closed) < MIN_TRADES else kelly_for_basis(basis, [net for *_, net in book.closed]).fraction
     trades = backtest_strategy(panel, strategy, Terms(assume.cost_bps, assume.cost_per_share), assume.fill).trades
     exits = trades["exit"].to_numpy()
-    return {r: kelly_for_basis(basis, trades["net"][exits < panel.sessions[r].isoformat()].tolist()).fraction for r in rows}
+    known = {r: kelly_for_basis(basis, trades["net"][exits < panel.sessions[r].isoformat()].tolist()).fraction for r in rows}
+    return lambda book, row: known[row]
 
 
 def desk_backtest(
@@ -368,10 +378,10 @@ def desk_backtest(
     panel = panel if recorded[-1] == panel.sessions[-1] else panel.upto(recorded[-1])
     first = panel.row(recorded[0])
     due = [r + 1 for r in range(phase, len(panel.sessions) - 1, strategy.holding_sessions) if r >= first]
-    known = dict.fromkeys(due, kelly) if kelly is not None else _kelly_path(panel, strategy, settings, assume, due)
-    desk, days, held = _RunningDesk(panel, strategy, settings, assume), [], []
+    known = _kelly_path(panel, strategy, settings, assume, due) if kelly is None else lambda book, row: kelly
+    desk, rebalances, days, held = _RunningDesk(panel, strategy, settings, assume), set(due), [], []
     for row in range(first, len(panel.sessions)):
-        days.append(desk.session(row, row in known, known.get(row, 0.0) or 0.0, row > first))
+        days.append(desk.session(row, row in rebalances, known(desk.book, row) if row in rebalances else 0.0, row > first))
         held.append({s: float(q) * desk.book.last[s] for s, q in desk.book.held.items()})
     index, book = pd.DatetimeIndex(recorded), desk.book
     positions = pd.DataFrame(held, index=index).fillna(0.0)

@@ -132,7 +132,9 @@ class Panel(Bars):
         return None if math.isnan(values[3]) else Bar(*values)
 
     def frame(self, name: str) -> pd.DataFrame:
-        "One field as a frame of sessions × symbols."
+        "One field as a frame of sessions × symbols; raises InputError for an unknown one."
+        if name not in FIELDS:
+            raise InputError(f"there is no column {name!r}; one of {', '.join(FIELDS)} is expected")
         return pd.DataFrame(getattr(self, name), index=pd.DatetimeIndex(self.sessions), columns=list(self.symbols))
 
     def market_at(self, name: str, session: date) -> tuple[float | None, int | None]:

@@ -7,6 +7,7 @@ __all__ = ['Portions', 'LEDGER', 'progress_bar', 'SweepResult', 'Sweep', 'write_
 
 # %% ../nbs/components/88_sweep.ipynb #56e27329
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,8 @@ def _evaluate_sent(evaluator: Evaluator, jobs: Sequence[Job]) -> list[Trial]:
 def _on_dask(evaluator: Evaluator, portions: Portions, scheduler: str, wait_s: float = 10.0) -> Iterator[list[Trial]]:
     from importlib.util import find_spec
 
+    if not re.fullmatch(r"[a-z+]+://[^:/ ]+:\d+", scheduler):
+        raise InputError(f"the scheduler is {scheduler!r}; an address like tcp://host:8786 is expected")
     if find_spec("distributed") is None:
         raise InputError("a Dask scheduler is asked for and Dask is not installed; pip install 'v23[dask]'")
     from concurrent.futures import CancelledError

@@ -113,7 +113,9 @@ def canonical(value: Any) -> str:
 def _plain(value: Any) -> Any:
     plain = to_plain(value)
     if plain is value:
-        raise InputError(f"{value!r} cannot be written down as JSON; numbers, texts, dates, lists and records can")
+        told = " ".join(repr(value).split())
+        told = told if len(told) <= 60 else f"{told[:60]}…"
+        raise InputError(f"{type(value).__name__} {told} cannot be written down as JSON; numbers, texts, dates, lists and records can")
     return plain
 
 
