@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, trades_by_session
+from .adapters.alert_channels import open_outbox
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
@@ -344,8 +345,11 @@ class OwnedState:
         self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
-        self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state)
         self._look_at_snapshots(state)
+        self.alerts = open_outbox(self.ledger, self.clock, self.settings, state)
+        self._closers.append(self.alerts.close)  # before the ledger
+        self.kill.alerts = self.alerts
+        self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state, self.alerts)
 
     def _look_at_snapshots(self, state: Path) -> None:
         "Put damaged snapshots aside, they are written anew; one that knows more than the ledger means the ledger is not the last one."
@@ -421,6 +425,7 @@ class WatchingDesk(DeskCore):
         elif self.kill.is_active and not self.kill.is_flat:
             self.kill.activate("going on with a kill that is not flat", who="desk")
         self._tell_gate(session, account, positions, reading)
+        self.alerts.tick()
         return account, positions
 
     def _reading(self, session: date, account: Account) -> LossReading:
@@ -430,6 +435,7 @@ class WatchingDesk(DeskCore):
 
     def look_again(self) -> bool:
         "Look when the last look is getting old; False when the broker does not answer."
+        self.alerts.tick()
         if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2:
             return True
         try:
@@ -488,6 +494,7 @@ class SavingDesk(ComparingDesk):
         result = work(session)
         status = "failed" if result.get("stops") else "done"
         self.ledger.record("job", {"name": name, "session": session, "status": status, "result": result})
+        self.alerts.tick()
         return self.ledger.job(name, session)["result"]  # type: ignore[index]
 
     def save_state(self) -> None:
