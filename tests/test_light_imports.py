@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("pandas", "numpy", "scipy", "matplotlib", "quantstats", "alpaca", "exchange_calendars", "starlette", "uvicorn", "papermill", "nbconvert")
-LIGHT = ("v23", "v23.domain", "v23.errors", "v23.settings")
+LIGHT = ("v23", "v23.control", "v23.domain", "v23.errors", "v23.settings")
 
 
 def heavy_after(code: str) -> list[str]:

@@ -574,7 +574,10 @@ def validate(
 
 @app.command()
 def version(as_json: JsonOption = False) -> None:
-    "The version of v23, of Python and of the client."
+    """The version of v23, of Python and of the client.
+
+    Example:  v23 version --json
+    """
     from importlib.metadata import version as installed
 
     import v23

@@ -95,7 +95,7 @@ def read_journal(path: Path, header: Mapping[str, Any]) -> tuple[list[dict[str, 
     kept = lines[0] if isinstance(lines[0], dict) else {}
     for name, value in header.items():
         if kept.get(name) != value:
-            raise StateError(f"{path} belongs to another simulated account: its {name} is {kept.get(name)}, {value} is expected")
+            raise StateError(f"{path} belongs to another simulated account: its {name} is {kept.get(name) or 'none'}, {value or 'none'} is expected")
     return lines[1:], len(whole) + 1
 
 # %% ../../nbs/components/757_simulator_exchange.ipynb #45b4cd38
