@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import cli_alerts  # noqa: F401  (registers its commands)
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
 from .errors import InputError, V23Error
 

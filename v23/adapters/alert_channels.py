@@ -87,7 +87,7 @@ class _Reasons(logging.Handler):
         if record.thread == self.thread and (record.levelno >= logging.WARNING or "Exception" in str(record.msg)):
             self.lines.append(record.getMessage())
 
-
+# %% ../../nbs/components/793_alert_channels.ipynb #865bc6f2
 class AppriseChannel:
     "One address; call it with a title, a text and extras (`html`, `picture`: a PNG file)."
 
@@ -114,9 +114,9 @@ class AppriseChannel:
     def __call__(self, title: str, text: str, extras: Mapping[str, Any]) -> Receipt:
         "Deliver one message; the receipt says why when it was not."
         reasons, logger = _Reasons(), logging.getLogger("apprise")
-        level, logger.propagate = logger.level, False
-        logger.addHandler(reasons)
+        logger.propagate = False  # it shows addresses
         logger.setLevel(logging.DEBUG)
+        logger.addHandler(reasons)
         try:
             plugin = self._made()
             if self.name == "email" and extras.get("html"):
@@ -127,7 +127,6 @@ class AppriseChannel:
             return Receipt(False, str(e))
         finally:
             logger.removeHandler(reasons)
-            logger.setLevel(level)
         detail = "accepted" if ok else "; ".join(dict.fromkeys(reasons.lines)) or "refused, and gave no reason"
         return Receipt(ok, one_line(redact(detail, self._secrets), 300))
 

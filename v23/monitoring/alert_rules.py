@@ -32,8 +32,10 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         "0 for the most urgent."
-        return list(Priority).index(self)
+        return _RANK[self]
 
+
+_RANK = {p: n for n, p in enumerate(Priority)}
 
 OUTSIDE = ("sms", "email", "push")  # Channels that leave this machine
 ROUTES: Mapping[Priority, tuple[str, ...]] = {
@@ -77,11 +79,11 @@ class AlertRule:
     did: str  # What v23 did
     todo: str  # What the reader should do
 
-
+# %% ../../nbs/components/52_alert_rules.ipynb #aeceaca3
 C, H, M, L = Priority
 _ENTRIES_OFF = "stopped buying; sales and cancellations go on"
 _BROKER_PAGE = "compare with the broker's page, then run  v23 reconcile"
-RULES: tuple[AlertRule, ...] = (
+RULES: tuple[AlertRule, ...] = (  # Breakers, kill and broker; the others follow
     AlertRule("KILL_SWITCH", C, "the kill switch is active", "latched the kill, cancels every order and sells every position", "watch  v23 status  until the book is flat; find the cause before deactivating"),
     AlertRule("KILL_PENDING", C, "the kill has not flattened the book yet", "keeps trying, per symbol, and again after the open", "look at the broker's page; close by hand there what stays, or run  v23 panic"),
     AlertRule("KILL_CHANGED", H, "the kill switch was touched", "wrote down who and when", "if it was not you or a colleague, change the passwords and look at the ledger"),
@@ -97,6 +99,10 @@ RULES: tuple[AlertRule, ...] = (
     AlertRule("API_ERRORS", C, "too many requests to the broker failed in one session", "halted trading", "check the broker's status page; acknowledge after a clean reconciliation"),
     AlertRule("EQUITY_INVALID", H, "the account's equity cannot be read", _ENTRIES_OFF, "look at the account on the broker's page"),
     AlertRule("BREAKER", H, "a breaker tripped", "limited trading as the breaker says", "read  v23 status"),
+)  # fmt: skip
+
+# %% ../../nbs/components/52_alert_rules.ipynb #44b05a5a
+RULES += (
     AlertRule("SAFE_MODE", C, "the record and the broker cannot both be right", "entered safe mode: adopts, sells, buys nothing", "compare with the broker's page, then  v23 reconcile --accept --who … --why …"),
     AlertRule("BOOKS_DIFFER", H, "the ledger and the broker disagree", "keeps the symbols that differ off the shopping list", _BROKER_PAGE),
     AlertRule("ORPHAN_ORDER", C, "the broker holds an order in our name that was never planned", "entered safe mode", _BROKER_PAGE),
@@ -243,11 +249,10 @@ class Parcel:
     since: float
     attempts: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)  # html and picture of a summary
+    urgent: bool = field(init=False)  # Outside the hourly limit
 
-    @property
-    def urgent(self) -> bool:
-        "Outside the hourly limit."
-        return self.alert.priority is Priority.CRITICAL and self.alert.first
+    def __post_init__(self) -> None:
+        self.urgent = self.alert.priority is Priority.CRITICAL and self.alert.first
 
 
 def back_off_s(failures: int) -> float:
@@ -257,16 +262,14 @@ def back_off_s(failures: int) -> float:
 
 def next_parcels(waiting: Sequence[Parcel], sent: Sequence[float], now: float, per_hour: int) -> list[Parcel]:
     "What leaves now: one parcel, several as one digest, or nothing."
-    order = sorted(waiting, key=lambda p: (not p.urgent, p.attempts, p.alert.priority.rank, p.number))
-    if not order:
+    if not waiting:
         return []
-    if order[0].urgent:
-        return order[:1]
     recent = sum(now - t < 3600.0 for t in sent)
-    if recent < per_hour - 1:
-        return order[:1]
-    if recent < per_hour and now - min(p.since for p in order) >= DIGEST_AFTER_S:
-        return order
+    urgent = [p for p in waiting if p.urgent]
+    if urgent or recent < per_hour - 1:
+        return [min(urgent or waiting, key=lambda p: (p.attempts, p.alert.priority.rank, p.number))]
+    if recent < per_hour and now - min(p.since for p in waiting) >= DIGEST_AFTER_S:
+        return sorted(waiting, key=lambda p: p.number)
     return []
 
 
