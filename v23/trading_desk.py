@@ -350,6 +350,7 @@ class OwnedState:
         self._closers.append(self.alerts.close)  # before the ledger
         self.kill.alerts = self.alerts
         self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state, self.alerts)
+        self._closers.append(self.dashboard.close)
 
     def _look_at_snapshots(self, state: Path) -> None:
         "Put damaged snapshots aside, they are written anew; one that knows more than the ledger means the ledger is not the last one."
@@ -454,6 +455,7 @@ class WatchingDesk(DeskCore):
         if abs(gate.clock_skew_s) > NOTED_SKEW_S:
             self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
         gate.marks = {p.symbol: float(p.current_price) for p in positions}
+        self.dashboard.saw("api_connection")
 
 # %% ../nbs/components/85_trading_desk.ipynb #0680da1c
 class ComparingDesk(WatchingDesk):
@@ -499,8 +501,8 @@ class SavingDesk(ComparingDesk):
 
     def save_state(self) -> None:
         "Write every documented snapshot from the ledger."
-        if points := equity_points(self.ledger):
-            self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), points[-1].session)
+        self.dashboard.update(self.wiring.sectors)
+        self.dashboard.entries_allowed, self.dashboard.killed = not (self.breakers.entries_stopped or self.gate.pauses() or self.kill.is_active), self.kill.is_active
         self.manager.save_state()
         self.sizer.save_state(self.ledger.last_seq, self.clock.now())
         self.breakers.save_state()
@@ -699,7 +701,7 @@ class DailyDesk(RebalancingDesk):
         }  # fmt: skip
         if session not in {p.session for p in equity_points(self.ledger)}:
             self.ledger.record("session_closed", closed)
-        self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), session)
+        self.ledger.record("metrics", {"session": session, "metrics": self.dashboard.update(self.wiring.sectors)})
         delivered = self.dashboard.send_daily_summary()
         self.save_state()
         summary = {"session": session, "equity": account.equity, "gross exposure": gross, "positions": len(held), "breakers": self.breakers.state.name, "differences": len(findings), "summary sent to": ", ".join(delivered)}
