@@ -105,9 +105,10 @@ def jobs_row(job: Mapping[str, Any] | None, age_s: float | None) -> dict[str, An
 
 
 def overall(rows: Sequence[Mapping[str, Any]]) -> str:
-    "The worst status of all; what was never seen or rests does not make a desk unwell."
-    worst = max((r["status"] for r in rows), key=STATUSES.index, default="unknown")
-    return worst if worst in ("problem", "late") else "ok" if any(r["status"] in ("ok", "idle") for r in rows) else "unknown"
+    "problem or late when anything is; unknown when none of the document's five parts was ever seen; else ok."
+    found = {r["status"] for r in rows}
+    parts = {r["status"] for r in rows if r["component"] in {p.name for p in PARTS}}
+    return "problem" if "problem" in found else "late" if "late" in found else "ok" if parts & {"ok", "idle"} else "unknown"
 
 # %% ../../nbs/components/54_health_rules.ipynb #564eb94a
 @dataclass(frozen=True)
