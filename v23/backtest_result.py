@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'EquityRecord', 'Pictured', 'shown', 'curve_svg', 'Shown', 'StrategyResult', 'Holdings', 'strategy_targets',
-           'backtest_strategy', 'phase_spread']
+           'pick_rows', 'backtest_strategy', 'phase_spread']
 
 # %% ../nbs/components/601_backtest_result.ipynb #249c6443
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,10 @@ import numpy as np
 import pandas as pd
 
 from . import backtest as engine
-from .backtest import ACCOUNTINGS, FILLS, Run, Target, Terms, decisions, period_metrics, recorded_sessions, run_targets, trades_of
+from v23.backtest import (
+    ACCOUNTINGS, FILLS, Pick, PlanRun, Run, Target, Terms, period_metrics, picks_of, plan_of_chosen, recorded_sessions, run_targets, spell_returns, targets_of, trades_of,
+)  # fmt: skip
+from .candidates import choose, find_candidates
 from .domain import Strategy
 from .errors import InputError
 from .example_strategies import check_shape_of, decide
@@ -71,20 +75,22 @@ class EquityRecord(_Daily):
     def figures(self) -> dict[str, float | None]:
         "What fits into one line: CAGR, volatility, Sharpe, drawdown, day and trade wins, turnover and cost a year."
         net, years = self.returns.to_numpy(), len(self.equity) / 252
-        told = period_metrics(net)
-        wins = self.trades["net"] > 0
+        told, wins = period_metrics(net), self._wins()
         return {
             "cagr": max(float(self.equity.iloc[-1]) / self.capital, 0.0) ** (1 / years) - 1,
             "volatility": float(net.std(ddof=1) * 252**0.5) if len(net) > 1 else None,
             "sharpe": told["sharpe"],
             "max_dd": told["max_dd"],
             "daily_win_rate": told["daily_win_rate"],
-            "trades": len(self.trades),
+            "trades": len(wins),
             "trade_win_rate": float(wins.mean()) if len(wins) else None,
             "turnover_per_year": float(self.turnover.sum() / years),
             "cost_per_year": float(self.costs.sum() / years),
             "mean_exposure": float(self.invested.mean()),
         }
+
+    def _wins(self) -> np.ndarray:
+        return self.trades["net"].to_numpy() > 0
 
     @cached_property
     def per_year(self) -> pd.DataFrame:
@@ -240,6 +246,9 @@ class StrategyResult(Shown):
         table.insert(0, "date", [d.date().isoformat() for d in self.index])
         return table.assign(unfilled=sum(run.unfilled for _, run in self.parts) / len(self.parts))
 
+    def _wins(self) -> np.ndarray:
+        return np.concatenate([spell_returns(run, self.terms) for _, run in self.parts]) > 0
+
     @cached_property
     def picks(self) -> pd.DataFrame:
         "date, rank, symbol, score, strict, weight of every decision."
@@ -318,12 +327,20 @@ def strategy_targets(strategy: Strategy, panel: Panel, phase: int, first: int) -
     return targets, rows
 
 
-def _v21_targets(strategy: V21, panel: Panel, phase: int, first: int, universe: str) -> tuple[list[Target], list[tuple]]:
-    "The same for V21, all sessions at once."
-    picks = decisions(panel, strategy.settings, universe, phase, first)
+def pick_rows(panel: Panel, picks: Sequence[Pick]) -> list[tuple]:
+    "date, rank, symbol, score, strict, weight of every pick of equal weights."
     day = [s.isoformat() for s in panel.sessions]
-    rows = [(day[p.row], n, panel.symbols[c], float(x), p.ranking.strict, 1 / len(p.ranking.columns)) for p in picks for n, (c, x) in enumerate(zip(p.ranking.columns, p.ranking.scores, strict=True), 1)]
-    return [Target(p.row, p.ranking.columns) for p in picks], rows
+    return [(day[p.row], n, panel.symbols[c], x, p.ranking.strict, 1 / len(p.ranking.columns)) for p in picks for n, (c, x) in enumerate(zip(p.ranking.columns.tolist(), p.ranking.scores.tolist(), strict=True), 1)]
+
+
+def _v21_run(strategy: V21, panel: Panel, phase: int, first: int, how: tuple[str, str, str, Terms]) -> tuple[Run, Callable[[], list[tuple]]]:
+    "The run of V21, all sessions at once, and the rows of its picks when they are asked for."
+    universe, fill, accounting, terms = how
+    found = find_candidates(panel, [strategy.settings], universe, phase, first)
+    chosen = choose(found, [strategy.settings])
+    plan = plan_of_chosen(found.rows, chosen)
+    run = PlanRun(panel, plan, fill, accounting, terms, first) if terms.capacity is None else run_targets(panel, targets_of(plan), fill, accounting, terms, first)
+    return run, lambda: pick_rows(panel, picks_of(panel, found.rows, chosen, strategy.settings, phase, first))
 
 
 def _phases(strategy: Strategy, phase: int, tranches: bool) -> list[int]:
@@ -358,14 +375,19 @@ def backtest_strategy(
     panel = panel if recorded[-1] == panel.sessions[-1] else panel.upto(recorded[-1])
     first = panel.row(recorded[0])
     terms = terms or Terms(strategy.settings.cost_bps if isinstance(strategy, V21) else Terms.cost_bps)
-    share = engine.replace(terms, capital=terms.capital / len(phases))
-    parts, rows = [], []
+    share = replace(terms, capital=terms.capital / len(phases))
+    parts, told = [], []
     for p in phases:
-        targets, found = _v21_targets(strategy, panel, p, first, universe) if isinstance(strategy, V21) and fast else strategy_targets(strategy, panel, p, first)
-        parts.append((p, run_targets(panel, targets, fill, accounting, share, first)))
-        rows += found
+        if isinstance(strategy, V21) and fast:
+            run, rows = _v21_run(strategy, panel, p, first, (universe, fill, accounting, share))
+        else:
+            targets, found = strategy_targets(strategy, panel, p, first)
+            run, rows = run_targets(panel, targets, fill, accounting, share, first), lambda found=found: found  # type: ignore[misc]
+        parts.append((p, run))
+        told.append(rows)
 
     def picks() -> pd.DataFrame:
+        rows = [row for part in told for row in part()]
         return pd.DataFrame(rows, columns=["date", "rank", "symbol", "score", "strict", "weight"]).sort_values(["date", "rank"], kind="stable", ignore_index=True)
 
     return Holdings(panel, strategy, parts, picks, terms, {"fill": fill, "accounting": accounting, "universe": universe, "phase": phase, "tranches": tranches})

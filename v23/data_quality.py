@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .market_data import Finding, Panel
-from .risk.breaker_rules import looks_like_split
+from .risk.split_guard import looks_like_split
 
 # %% ../nbs/components/605_data_quality.ipynb #b7d12aa0
 SPIKE_MAD = 10.0

@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 
 from . import backtest as engine
-from .backtest import Pick, Run, Stretch, Target, Terms, last_bars, run_targets
-from .backtest_result import Holdings, backtest_strategy
+from .backtest import Pick, Run, Stretch, Target, Terms, last_bars, picks_of, run_targets
+from .backtest_result import Holdings, backtest_strategy, pick_rows
+from .candidates import Chosen, decision_rows, legacy_universe, loosest
 from .errors import InputError
 from .market_data import Panel
 from .settings import StrategySettings
-from .shared_work import FIGURES, Books, Chosen, decision_rows, loosest
-from .v21_signals import V21, Ranking
+from .shared_work import FIGURES, Books
+from .v21_signals import V21
 
 # %% ../nbs/components/604_fast_backtest.ipynb #bfc38afb
 KERNELS = ("auto", "numpy", "numba")
@@ -68,7 +69,7 @@ def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, row
 
     k: Any = kernels
     names, tiles, legacy = len(panel.symbols), -(-len(panel.symbols) // k.TILE), universe == "legacy_mean"
-    allowed = engine._legacy_universe(panel, settings[0]) if legacy else np.ones(names, dtype=bool)
+    allowed = legacy_universe(panel, settings[0]) if legacy else np.ones(names, dtype=bool)
     bars, limits, wanted = [np.ascontiguousarray(m) for m in (panel.close, panel.high, panel.volume)], _limits(settings), _wanted(settings[0])
     counts, room = np.zeros((tiles, len(rows)), dtype=np.int64), min(names, k.TILE // 3)
     while True:
@@ -190,13 +191,7 @@ def fast_run(panel: Panel, settings: StrategySettings, fill: str, accounting: st
     books = run_books(panel, rows, chosen, fill, accounting, terms, [terms.cost_bps], first, detail=True)
 
     def picks() -> list[Pick]:
-        nobody = Ranking(np.empty(0, dtype=int), np.empty(0), False, 0)
-        found = [Pick(r, nobody) for r in range(phase, engine.HIGH - 1, settings.holding_sessions) if r >= first]
-        for k, row in enumerate(rows.tolist()):
-            columns = chosen.picks[0, k, : chosen.held[0, k]].astype(int)
-            scores = panel.close[row, columns] / panel.close[row - 5, columns] - 1
-            found.append(Pick(row, Ranking(columns, scores, bool(chosen.strict[0, k]), int(chosen.eligible[0, k]))))
-        return found
+        return picks_of(panel, rows, chosen, settings, phase, first)
 
     return picks, FastRun(panel, first, books, lambda: [Target(p.row, p.ranking.columns) for p in picks()], (fill, accounting, terms))
 
@@ -224,9 +219,7 @@ def fast_backtest(
     picks, run = fast_run(panel, strategy.settings, **given, terms=terms, first=panel.row(recorded[0]))
 
     def table() -> pd.DataFrame:
-        day = [s.isoformat() for s in panel.sessions]
-        rows = [(day[p.row], n, panel.symbols[c], float(x), p.ranking.strict, 1 / len(p.ranking.columns)) for p in picks() for n, (c, x) in enumerate(zip(p.ranking.columns, p.ranking.scores, strict=True), 1)]
-        return pd.DataFrame(rows, columns=["date", "rank", "symbol", "score", "strict", "weight"])
+        return pd.DataFrame(pick_rows(panel, picks()), columns=["date", "rank", "symbol", "score", "strict", "weight"])
 
     result = Holdings(panel, strategy, [(given["phase"], run)], table, terms, given | {"tranches": False})
     result.__dict__["figures"] = run.figures  # The kernel has added them up already

@@ -111,9 +111,10 @@ class PositionSizer(SizerMemory):
         unit_volatility: float | None,
         reentry: bool = False,  # From the breakers: a halt was lifted and the drawdown is not mended
         reduced: bool = False,  # From the breakers: the one at the reduce limit is set
+        rebased: bool = False,  # From the breakers: the peak was rebased and the old one is not nearly reached
     ) -> Multipliers:
         "The three factors from their readings."
-        return combined_multipliers(drawdown, vix, vix_age, unit_volatility, self.settings.risk, self.settings.sizing, reentry, reduced)
+        return combined_multipliers(drawdown, vix, vix_age, unit_volatility, self.settings.risk, self.settings.sizing, reentry, reduced, rebased)
 
     def size(self, symbols: Sequence[str], kelly: KellyEstimate, multipliers: Multipliers, sectors: Mapping[str, str]) -> Sizing:
         "Weights for these names; kept as the last recommendation."

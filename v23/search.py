@@ -269,12 +269,13 @@ class Evaluator(_Jobs):
         return self.trial(job, result.figures, result.returns.to_numpy())
 
     def _together(self, jobs: Sequence[Job]) -> list[Trial]:
-        from v23 import fast_backtest, shared_work
+        from v23 import candidates, fast_backtest, shared_work
 
-        tool: Any = fast_backtest if self.fast else shared_work
+        finder: Any = fast_backtest if self.fast else candidates
+        books_of: Any = fast_backtest if self.fast else shared_work
         settings, group, h = [StrategySettings(**j.parameters) for j in jobs], self._group(jobs[0]), self.how
         if group not in self._found:
-            self._found[group] = tool.find_candidates(self.panel, self._loose[group], h.universe, jobs[0].phase, self.first)
+            self._found[group] = finder.find_candidates(self.panel, self._loose[group], h.universe, jobs[0].phase, self.first)
         found = self._found[group]
-        books = tool.run_books(self.panel, found.rows, tool.choose(found, settings), h.fill, h.accounting, jobs[0].terms, [j.terms.cost_bps for j in jobs], self.first)
+        books = books_of.run_books(self.panel, found.rows, finder.choose(found, settings), h.fill, h.accounting, jobs[0].terms, [j.terms.cost_bps for j in jobs], self.first)
         return [self.trial(j, dict(zip(FIGURES, row.tolist(), strict=True)), net) for j, row, net in zip(jobs, books.figures, books.net, strict=True)]

@@ -75,6 +75,10 @@ class RiskLimits:
     max_execution_errors: int = 3  # Per session
     max_api_errors: int = 5  # Per session
     max_quote_age_s: float = 5.0
+    max_orders_per_minute: int = 100  # Order requests; entries wait above
+    max_orders_per_intent: int = 12  # Orders one wish may send in a session before trading halts
+    price_collar: float = 0.10  # Fraction an entry's quote may be from the price it was decided on
+    max_sector_age_days: float = 400.0  # An older sector map counts every name as unknown
     open_buffer_s: float = 300.0  # After the open
     close_buffer_s: float = 300.0  # Before the close
 
@@ -169,6 +173,10 @@ KNOBS: tuple[Knob, ...] = (
     Knob("MAX_EXECUTION_ERRORS", "risk", "max_execution_errors", "per session", low=1, high=1000),
     Knob("MAX_API_ERRORS", "risk", "max_api_errors", "per session", low=1, high=1000),
     Knob("MAX_QUOTE_AGE_SECONDS", "risk", "max_quote_age_s", "seconds", low=0.1, high=3600.0),
+    Knob("MAX_ORDERS_PER_MINUTE", "risk", "max_orders_per_minute", "order requests", low=1, high=10_000),
+    Knob("MAX_ORDERS_PER_INTENT", "risk", "max_orders_per_intent", "orders", low=1, high=1000),
+    Knob("PRICE_COLLAR_PCT", "risk", "price_collar", "percent of the price", 0.01, 0.1, 100.0),
+    Knob("MAX_SECTOR_AGE_DAYS", "risk", "max_sector_age_days", "days", low=1.0, high=10_000.0),
     Knob("SPREAD_THRESHOLD_BPS", "execution", "spread_threshold_bps", "bps", low=0.0, high=1000.0),
     Knob("LARGE_ORDER_THRESHOLD", "execution", "large_order_usd", "dollars", low=1.0, high=1e9),
     Knob("TWAP_TRANCHES", "execution", "twap_tranches", "orders", low=1, high=100),
@@ -226,6 +234,7 @@ SECRETS = (
 TEXTS = {
     "V23_MODE": "simulated",
     "V23_ACCOUNT_ID": "",
+    "V23_BARS": "",
     "V23_STATE_DIR": "state",
     "V23_REPORTS_DIR": "reports",
     "ALPACA_BASE_URL": "https://paper-api.alpaca.markets",
@@ -382,13 +391,21 @@ def _check_together(s: Settings) -> None:
         )
     if not r.weekly_loss <= r.daily_loss:
         raise SettingsError("WEEKLY_LOSS_LIMIT_PCT is looser than a day's only if it is the more negative of the two")
+    if s.risk.max_orders_per_intent <= max(s.execution.twap_tranches, s.execution.limit_reprices + 1):
+        raise SettingsError(
+            f"MAX_ORDERS_PER_INTENT is {s.risk.max_orders_per_intent}; more than TWAP_TRANCHES = {s.execution.twap_tranches} "
+            f"and than the {s.execution.limit_reprices + 1} tries of a resting order is expected"
+        )
     if s.strategy.phase >= s.strategy.holding_sessions:
         raise SettingsError(f"REBALANCE_PHASE is {s.strategy.phase}; expected 0 to HOLDING_SESSIONS - 1 = {s.strategy.holding_sessions - 1}")
     if s.mode not in MODES:
         raise SettingsError(f"V23_MODE is {s.mode!r}; expected one of {', '.join(MODES)}")
     host = s.texts["ALPACA_BASE_URL"]
-    if (s.mode == "live") != (host == LIVE_HOST) and s.mode != "simulated":
+    local = re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?", host) is not None  # a simulated exchange
+    if (s.mode == "live" and host != LIVE_HOST) or (s.mode == "paper" and host != PAPER_HOST and not local):
         raise SettingsError(f"V23_MODE={s.mode} and ALPACA_BASE_URL={host} disagree; paper uses {PAPER_HOST}, live uses {LIVE_HOST}")
+    if s.mode == "live" and not s.texts["V23_ACCOUNT_ID"]:
+        raise SettingsError("V23_ACCOUNT_ID is not set; live trades the account it names and no other")
 
 
 def load_settings(

@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
            'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
-           'entries_today', 'last_rebalance', 'rebalance_due', 'loss_reading', 'start_equity', 'kelly_estimate',
-           'exposures', 'reference_prices', 'GateView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode',
-           'Wiring', 'OwnedState', 'DeskCore', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk',
-           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'listen', 'read_status',
-           'describe_status', 'open_existing', 'read_orders']
+           'entries_today', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks', 'real_losses',
+           'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
+           'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
+           'ReadingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk',
+           'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status', 'describe_status',
+           'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -28,24 +30,27 @@ from .adapters.alert_channels import open_outbox
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger_files import open_ledger
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
-from .circuit_breakers import CircuitBreakerManager, KillSwitch
+from .bars_source import BarsFeed
+from .circuit_breakers import PEAK_REBASED, SPLIT_VERDICT, CircuitBreakerManager, KillSwitch
 from .domain import Account, BreakerState, Broker, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy, to_plain
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
-from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, drawdown_of, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, untradable
+from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
+from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
 from .risk.pretrade_checks import PreTradeContext, evaluate
-from .settings import Secret, Settings, load_settings
-from .simulator.server import RemoteClock
+from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
+from .settings import PAPER_HOST, Secret, Settings, load_settings
+from .simulator.server import RemoteClock, SystemClock
 from .sizing.kelly import KellyEstimate, kelly_for_basis
 from .v21_signals import V21
 
@@ -109,6 +114,42 @@ def rebalance_due(last: date | None, session: date, holding_sessions: int) -> bo
     return last is None or len(sessions_between(last, session)) - 1 >= holding_sessions
 
 # %% ../nbs/components/85_trading_desk.ipynb #848d79ba
+def repeated_orders(ledger: Ledger, session: date) -> int:
+    "Most orders that one parent of a session has sent."
+    parents = {p["intent_id"] for p in ledger.parents(session)}
+    sent = Counter(o.intent_id for o in ledger.orders() if o.attempts and o.intent_id in parents)
+    return max(sent.values(), default=0)
+
+
+def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float], began: float, flow: float) -> tuple[float, float | None]:
+    "The peak drawdowns are counted from, and the one before it was rebased; all net of flows, None when that is over."
+    rebased = ledger.last(PEAK_REBASED)
+    if rebased is None:
+        return max([*levels, began]), None
+    day = date.fromisoformat(rebased.body["session"])
+    shift = flow - rebased.body["flow"] + math.fsum(p.flow for p in points if p.session >= day)
+    since = [level for p, level in zip(points, levels, strict=True) if p.session >= day]
+    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=rebased.seq))
+    return max([*since, rebased.body["equity"] + shift]), None if over else rebased.body["old_peak"] + shift
+
+
+def last_marks(ledger: Ledger, session: date) -> tuple[dict[str, tuple[Decimal, float]], dict[str, Decimal]]:
+    "Shares and price of each name at the last close before a session, and the signed shares traded since."
+    before = [e for e in ledger.events("session_closed") if e.body["session"] < session.isoformat()]
+    if not before:
+        return {}, {}
+    closed, traded = before[-1], dict[str, Decimal]()
+    for fill in (f for f in ledger.fills() if f.at > closed.at):
+        traded[fill.symbol] = traded.get(fill.symbol, Decimal(0)) + fill.side.sign * fill.quantity
+    return {s: (Decimal(x["quantity"]), float(x["price"])) for s, x in closed.body["positions"].items()}, traded
+
+
+def real_losses(ledger: Ledger, session: date) -> frozenset[str]:
+    "Names of which a person has said today that the fall of their price is no split."
+    said = {e.body["symbol"]: e.body["split"] for e in ledger.events(SPLIT_VERDICT) if e.body["session"] == session.isoformat()}
+    return frozenset(s for s, is_split in said.items() if not is_split)
+
+# %% ../nbs/components/85_trading_desk.ipynb #bbecc9c9
 def loss_reading(ledger: Ledger, session: date, now: datetime, equity: float, start_equity: float, flow: float = 0.0) -> LossReading:
     "The account as the breakers see it, from the recorded closes and the equity now; earlier equities are shifted by what flowed since."
     points = [p for p in equity_points(ledger) if p.session < session]
@@ -117,13 +158,16 @@ def loss_reading(ledger: Ledger, session: date, now: datetime, equity: float, st
     monday = session - timedelta(days=session.weekday())
     before_week = [level for p, level in zip(points, levels, strict=True) if p.session < monday]
     errors = session_errors(ledger, session)
+    peak, old_peak = peaks(ledger, points, levels, began, flow)
     return LossReading(
         session=session,
         now=now,
         equity=equity,
         day_start=levels[-1] if levels else began,
         week_start=before_week[-1] if before_week else began,
-        peak=max([*levels, began]),
+        peak=peak,
+        old_peak=old_peak,
+        repeated_orders=repeated_orders(ledger, session),
         consecutive_losses=losing_streak(ledger),
         execution_errors=errors["execution"],
         api_errors=errors["api"],
@@ -172,11 +216,13 @@ class GateView:
     kill: KillSwitch
     sectors: Mapping[str, str]
     equity: float = math.nan  # Set by the desk from the account; unknown denies entries
+    buying_power: float = math.nan  # Dollars the broker let be spent when the account was read; never what it would lend
     daily_loss: float = math.nan
     marks: Mapping[str, float] | None = None  # Latest price per held symbol
     clock_skew_s: float = math.nan  # The broker's clock less ours; unknown or large denies entries
     ready: bool = False  # Everything an earlier process left has been settled and the books compared
     suspended: bool = False  # The broker takes no orders from this account
+    frozen: frozenset[str] = frozenset()  # Names whose price moved like a split and whose shares did not
     positions: Mapping[str, Position] = field(default_factory=dict)  # What the broker said is held, when the desk last looked
     looked_at: datetime | None = None
     trouble: Callable[[], str] = str  # What is wrong with the broker; empty when nothing is
@@ -203,10 +249,23 @@ class GateView:
         "Seconds since the desk last read the account; NaN when it never did."
         return (self.clock.now() - self.looked_at).total_seconds() if self.looked_at else math.nan
 
+# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+@dataclass
+class PurseView(GateView):
+    "What may be bought and sold with what the desk last saw."
+
+    def purse(self, batch: Sequence[Order] = ()) -> float:
+        "Dollars purchases may still cost: the buying power of the last look, less what has left since and what is decided in this batch."
+        prices = reference_prices(self.ledger)
+        since = [o for o in self.ledger.orders() if o.side is Side.BUY and o.sent_at and self.looked_at and o.sent_at >= self.looked_at]
+        waiting = [o for o in batch if o.side is Side.BUY and not o.state.is_terminal]
+        cost = math.fsum(float(o.filled_quantity + o.reserved) * float(o.limit_price or prices.get(o.symbol, math.nan)) * (1 + RESERVED) for o in (*since, *waiting))
+        return self.buying_power - cost
+
     def available(self, symbol: str, selling: Decimal) -> Decimal:
         "Shares that may be sold: by the ledger, or, where the books differ, by the broker less what we sold since."
         if symbol not in quarantined(self.ledger) or self.looked_at is None:
-            return self.ledger.positions().get(symbol, Decimal(0)) - selling
+            return self.ledger.positions().get(symbol, Decimal(0)) - selling - sold_unbooked(self.ledger).get(symbol, Decimal(0))
         sold = sum((f.quantity for f in self.ledger.fills() if f.symbol == symbol and f.side is Side.SELL and f.at > self.looked_at), Decimal(0))
         had = self.positions[symbol].quantity_available if symbol in self.positions else Decimal(0)
         return max(Decimal(0), had - sold - selling)
@@ -218,9 +277,9 @@ class GateView:
             held[symbol] = max(held.get(symbol, Decimal(0)), self.positions[symbol].quantity)
         return held
 
-# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+# %% ../nbs/components/85_trading_desk.ipynb #8561d403
 @dataclass
-class Gate(GateView):
+class Gate(PurseView):
     "Builds the context of the nine checks and asks them; the only way to an order."
 
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
@@ -247,7 +306,7 @@ class Gate(GateView):
             sector_value=math.fsum(v for s, v in values.items() if self.sectors.get(s, "UNKNOWN") == sector),
             quantity_available=self.available(intent.symbol, selling),
             breaker_state=self.breakers.state,
-            entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=intent.symbol in quarantined(self.ledger),
+            entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=intent.symbol in quarantined(self.ledger) | self.frozen,
             killed=self.kill.is_active, daily_loss=self.daily_loss,
             entries_today=entries_today(self.ledger, session, intent.intent_id),
             consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
@@ -327,9 +386,8 @@ class OwnedState:
         self._closers: list[Callable[[], None]] = []
         self._lock = StateLock(wiring.state_dir)
         try:
-            self.ledger = Ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
+            self.ledger = open_ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
             self._closers.append(self.ledger.close)
-            self.ledger.verify()
             self._wire(wiring)
         except BaseException:
             self.close()
@@ -341,7 +399,7 @@ class OwnedState:
         self.kill = KillSwitch(self.ledger, self.clock, None, state)
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
-        self.gate.trouble = lambda: self.broker.trouble
+        self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
         self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
@@ -409,18 +467,37 @@ class DeskCore(OwnedState):
             raise InputError(f"{self.wiring.state_dir} holds no complete session; run  v23 campaign  first")
         return date.fromisoformat(last.body["session"])
 
+# %% ../nbs/components/85_trading_desk.ipynb #0f2a8dba
+class ReadingDesk(DeskCore):
+    "A desk that reads its account as the breakers should see it."
+
+    def _reading(self, session: date, account: Account, positions: Sequence[Position]) -> LossReading:
+        "The account as the breakers see it, without the prices that moved like a split."
+        flow = flow_since_close(self.ledger, account, session)
+        raw = loss_reading(self.ledger, session, self.clock.now(), float(account.equity), start_equity(self.ledger, account), flow)
+        suspects = split_suspects(positions, *last_marks(self.ledger, session), real_losses(self.ledger, session))
+        self._freeze(suspects)
+        return guarded_reading(raw, suspects, self.settings.risk)
+
+    def _freeze(self, suspects: Sequence[SplitSuspect]) -> None:
+        "Keep the suspects from being bought, and say so once."
+        for suspect in suspects:
+            if suspect.symbol not in self.gate.frozen:
+                self.engine.wire.error("notice", "SPLIT_SUSPECT", suspect.detail)
+        self.gate.frozen = frozenset(s.symbol for s in suspects)
+
 # %% ../nbs/components/85_trading_desk.ipynb #4071e27d
-class WatchingDesk(DeskCore):
+class WatchingDesk(ReadingDesk):
     "A desk that watches its account."
 
     def look(self, session: date) -> tuple[Account, tuple[Position, ...]]:
         "Read the account and the positions, and tell the gate and the breakers."
         self.engine.tracker.book_activities(self.clock.now() - LOOK_BACK)
         account, positions = self.broker.account(), self.broker.positions()
-        reading = self._reading(session, account)
+        reading = self._reading(session, account, positions)
         if needs_second_reading(reading, self.settings.risk) and self.breakers.state < BreakerState.EMERGENCY:
             self.clock.sleep(CONFIRM_S)
-            reading = confirm(reading, self._reading(session, self.broker.account()), self.settings.risk)
+            reading = confirm(reading, self._reading(session, self.broker.account(), self.broker.positions()), self.settings.risk)
         if self.breakers.update(reading) is BreakerState.EMERGENCY and not self.kill.is_active:
             self.kill.activate(max(self.breakers.latches, key=lambda x: x.state).cause, who="breaker")
         elif self.kill.is_active and not self.kill.is_flat:
@@ -429,15 +506,20 @@ class WatchingDesk(DeskCore):
         self.alerts.tick()
         return account, positions
 
-    def _reading(self, session: date, account: Account) -> LossReading:
-        "The account as the breakers see it."
-        flow = flow_since_close(self.ledger, account, session)
-        return loss_reading(self.ledger, session, self.clock.now(), float(account.equity), start_equity(self.ledger, account), flow)
+    def rebase_peak(self, who: str, why: str) -> dict[str, Any]:
+        "Count drawdowns from the equity of now, on record; trading comes back REDUCED, at a quarter. Raises InputError when there is nothing to rebase."
+        session = self.session()
+        account, _ = self.look(session)
+        done = self.breakers.rebase_peak(who, why, flow_since_close(self.ledger, account, session))
+        self.look(session)
+        self.breakers.save_state()
+        return done | {"state": self.breakers.state.name}
 
     def look_again(self) -> bool:
-        "Look when the last look is getting old; False when the broker does not answer."
+        "Look when the last look is getting old, or something was sold since; False when the broker does not answer."
         self.alerts.tick()
-        if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2:
+        sold = any(f.side is Side.SELL and self.gate.looked_at and f.at >= self.gate.looked_at for f in self.ledger.fills()[-100:])
+        if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2 and not sold:
             return True
         try:
             self.look(session_of(self.clock.now()))
@@ -449,6 +531,7 @@ class WatchingDesk(DeskCore):
     def _tell_gate(self, session: date, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
         gate = self.gate
         gate.equity, gate.daily_loss = float(account.equity), reading.daily
+        gate.buying_power = float(min(account.cash, account.buying_power))
         gate.suspended = account.suspended_by_user or account.trading_blocked
         gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
         gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
@@ -528,6 +611,9 @@ class ReadyDesk(SavingDesk):
 
     def _same_account(self, account: Account) -> None:
         "Refuse another account than the record's; finish a deactivation that the broker was not told of."
+        pinned = self.settings.texts["V23_ACCOUNT_ID"]
+        if self.wiring.mode != "simulated" and pinned and pinned != account.account_id:
+            raise SettingsError(f"V23_ACCOUNT_ID is {pinned}, the keys open {account.account_id[:8]}…; nothing is traded on another account")
         opened = next(iter(self.ledger.events("session_opened")), None)
         if opened and opened.body["account_id"] != account.account_id:
             kept, seen = opened.body["account_id"][:8], account.account_id[:8]
@@ -595,9 +681,9 @@ class DecidingDesk(ReadyDesk):
             session=session, now=self.clock.now(), window=session_hours(session).window(self.settings.risk), equity=float(account.equity), cash=float(account.cash),
             held=held, available={p.symbol: p.quantity_available for p in positions},
             quotes=self.broker.quotes(sorted({*held, *(s.symbol for s in signals)})), sectors=self.wiring.sectors,
-            multipliers=self.sizer.multipliers(drawdown_of(points, float(account.equity), flow_since_close(self.ledger, account, session)), vix, age, unit_volatility(points), self.breakers.reentry, self.breakers.reduced),
+            multipliers=self.sizer.multipliers(reading.drawdown if reading else math.nan, vix, age, unit_volatility(points), self.breakers.reentry, self.breakers.reduced, self.breakers.rebased),
             kelly=self._kelly.fraction, breaker_state=self.breakers.state,
-            entries_paused=self.breakers.entries_stopped or bool(self.gate.pauses()), pause="; ".join(self.gate.pauses()), quarantined=quarantined(self.ledger), killed=self.kill.is_active,
+            entries_paused=self.breakers.entries_stopped or bool(self.gate.pauses()), pause="; ".join(self.gate.pauses()), quarantined=quarantined(self.ledger) | self.gate.frozen, killed=self.kill.is_active,
             daily_loss=reading.daily if reading else math.nan, entries_today=entries_today(self.ledger, session),
             consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
             execution_errors=self.breakers.errors_since_acknowledged("execution", errors["execution"]),
@@ -784,11 +870,12 @@ def open_desk(
     settings: Settings | None = None,
     panel: Panel | None = None,  # Bars already loaded
     stream: bool = False,  # Let order events wake the polls; only in real time
+    clock: Clock | None = None,  # A real account's; by default the time of day
 ) -> TradingDesk:
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
     if settings.mode != "simulated":
-        raise SettingsError(f"V23_MODE is {settings.mode}; this release trades on the simulated exchange only")
+        return open_real_desk(settings, state, reports, bars, clock)
     if stream and host is not None and host.server.speed == 0:
         raise InputError("an order stream needs an exchange in real time; this one moves only when told")
     closers: list[Callable[[], None]] = []
@@ -802,9 +889,9 @@ def open_desk(
         closers.insert(0, lambda: host.__exit__(None, None, None))
     panel = panel or (host.panel if host else load_bars(bars or None, seed=seed))
     url = host.url if host else exchange
-    clock: Clock = host.clock if host else RemoteClock(exchange)
+    virtual: Clock = host.clock if host else RemoteClock(exchange)
     wiring = Wiring(
-        _broker(settings, url, url, clock, SIMULATED_KEYS), clock, panel.upto, panel.sectors, settings, V21(settings.strategy),
+        _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, V21(settings.strategy),
         state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed,
     )  # fmt: skip
     desk = TradingDesk(wiring)
@@ -814,6 +901,37 @@ def open_desk(
     return desk
 
 # %% ../nbs/components/85_trading_desk.ipynb #91d22005
+def open_real_desk(
+    settings: Settings,  # Of mode paper or live, with keys
+    state: Path | str = "",  # Empty takes the settings'
+    reports: Path | str = "",
+    bars: str = "",  # Empty takes V23_BARS
+    clock: Clock | None = None,
+) -> TradingDesk:
+    """A desk on an account at Alpaca: real time, the account's keys, bars that keep up with the calendar.
+
+    Raises SettingsError without keys, without bars, for live without a promotion, and for live inside a test run.
+    """
+    if not settings.has_credentials:
+        raise SettingsError(f"V23_MODE is {settings.mode} and ALPACA_API_KEY or ALPACA_API_SECRET is not set; copy .env.example to .env, fill them in, chmod 600 .env")
+    if settings.mode == "live":
+        raise SettingsError("V23_MODE is live; it needs a promotion record, and this release cannot write one")
+    state_dir, reports_dir = (Path(chosen or settings.texts[name]).resolve() for chosen, name in ((state, "V23_STATE_DIR"), (reports, "V23_REPORTS_DIR")))
+    clock = clock or SystemClock()
+    feed = BarsFeed(bars or settings.texts["V23_BARS"], settings, clock.now, state_dir / "bars")
+    panel = feed(previous_session(session_of(clock.now())))
+    if panel.synthetic and settings.texts["ALPACA_BASE_URL"] == PAPER_HOST:
+        raise SettingsError(f"{feed.spec} is a synthetic market; an account at Alpaca is not traded on it")
+    keys = (settings.secrets["ALPACA_API_KEY"], settings.secrets["ALPACA_API_SECRET"])
+    url, data_url = settings.texts["ALPACA_BASE_URL"], settings.texts["ALPACA_DATA_URL"]
+    broker = _broker(settings, url, data_url, clock, keys)
+    wiring = Wiring(broker, clock, feed, panel.sectors, settings, V21(settings.strategy), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic)
+    desk = TradingDesk(wiring)
+    if isinstance(clock, SystemClock):
+        listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))
+    return desk
+
+# %% ../nbs/components/85_trading_desk.ipynb #cb03850e
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
@@ -828,6 +946,8 @@ def _own_exchange(state_dir: Path, bars: str, seed: int) -> ExchangeHost:
 
     if read_config(state_dir) is not None:
         return ExchangeHost(state_dir).__enter__()
+    if (state_dir / "execution" / "ledger.sqlite3").exists():
+        raise InputError(f"{state_dir} is the record of an account that is not simulated here; set V23_MODE=paper, name its --exchange, or use another --state")
     panel = load_bars(bars or None, seed=seed)
     first = panel.sessions[max(V21.warmup_sessions, len(panel.sessions) - 20)]
     return ExchangeHost(state_dir, ExchangeConfig(bars, seed, opening_instant(first), Decimal(100_000)), panel=panel).__enter__()

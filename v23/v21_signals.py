@@ -30,7 +30,7 @@ def volatility(returns: np.ndarray) -> np.ndarray:
 
 def rsi(returns: np.ndarray) -> np.ndarray:
     "100 · gains / (gains + losses) over a window of daily returns; 100 without losses, 50 without any move."
-    gains, losses = np.where(returns > 0, returns, 0 * returns).sum(axis=0), np.where(returns < 0, -returns, 0 * returns).sum(axis=0)
+    gains, losses = np.maximum(returns, 0.0).sum(axis=0), -np.minimum(returns, 0.0).sum(axis=0)  # NaN stays
     gains, losses = np.where(gains < TINY_SUM, 0.0 * gains, gains), np.where(losses < TINY_SUM, 0.0 * losses, losses)
     with np.errstate(invalid="ignore"):
         return np.where((gains == 0) & (losses == 0), 50.0, 100 * gains / (gains + losses))

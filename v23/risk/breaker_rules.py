@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['API_UNREACHABLE_S', 'REDUCED', 'HALTED', 'EMERGENCY', 'TRIGGERS', 'BY_NAME', 'TINY', 'CONFIRM_S', 'LossReading',
            'Trigger', 'limit_of', 'Latch', 'trips', 'needs_second_reading', 'confirm', 'next_latches', 'Lifted',
-           'acknowledge', 'armed_again', 'breaker_state', 'entries_stopped', 'looks_like_split']
+           'acknowledge', 'armed_again', 'breaker_state', 'entries_stopped']
 
 # %% ../../nbs/components/30_breaker_rules.ipynb #9e5ee4b3
 import math
@@ -35,6 +35,9 @@ class LossReading:
     confirmed: bool = True  # A second reading at least ten seconds apart agrees; see `confirm`
     api_unreachable_s: float = 0.0  # Since the broker last answered
     reconciled: bool = True  # The last comparison of the books found nothing that stops entries
+    split_suspect: int = 0  # 1 when a limit would be passed only because of a price that fell like a split
+    repeated_orders: int = 0  # Most orders one wish has sent this session
+    old_peak: float | None = None  # Before a person rebased it, net of flows; None once that is mended
 
     def change(self, since: float | None) -> float:
         "Equity against an earlier equity as a fraction; NaN when either is not a positive number."
@@ -58,6 +61,11 @@ class LossReading:
         return min(0.0, d) if math.isfinite(d := self.change(self.peak)) else math.nan
 
     @property
+    def since_old_peak(self) -> float:
+        "Against the peak before it was rebased, at most 0; NaN when it was not."
+        return min(0.0, d) if math.isfinite(d := self.change(self.old_peak)) else math.nan
+
+    @property
     def unreadable(self) -> tuple[str, ...]:
         "Which of the four equities are not positive numbers."
         return tuple(name for name in ("equity", "day_start", "week_start", "peak") if not _positive(getattr(self, name)))
@@ -75,7 +83,7 @@ class Trigger:
     reading: str  # Attribute of LossReading
     limit: str | float  # Field of RiskLimits, or a number that is not a setting
     state: BreakerState
-    release: str  # session, recovery, pause, reconciled or manual
+    release: str  # session, recovery, pause, reconciled, manual, or recovery or manual
     stops_entries: bool
     action: str  # For people
 
@@ -92,6 +100,9 @@ TRIGGERS: tuple[Trigger, ...] = (
     Trigger("execution_errors", "execution_errors", "max_execution_errors", HALTED, "reconciled", True, "no entries until acknowledged, or the next session, reconciled"),
     Trigger("api_errors", "api_errors", "max_api_errors", HALTED, "reconciled", True, "no entries until acknowledged, or the next session, reconciled"),
     Trigger("api_unreachable", "api_unreachable_s", API_UNREACHABLE_S, HALTED, "recovery", True, "no entries until the broker answers"),
+    Trigger("repeated_orders", "repeated_orders", "max_orders_per_intent", HALTED, "reconciled", True, "no entries until acknowledged, or the next session, reconciled"),
+    Trigger("split_suspect", "split_suspect", 1.0, HALTED, "reconciled", True, "no entries until a person has looked, or the next session, reconciled"),
+    Trigger("peak_rebased", "since_old_peak", "drawdown_reduce", REDUCED, "recovery or manual", False, "a quarter of the size until acknowledged or 2 points better"),
     Trigger("equity_invalid", "equity", math.nan, HALTED, "recovery", True, "no entries until the equity can be read"),
 )
 BY_NAME = {t.name: t for t in TRIGGERS}
@@ -150,7 +161,7 @@ def _released(latch: Latch, reading: LossReading, limits: RiskLimits) -> bool:
     trigger = BY_NAME[latch.name]
     if trigger.release == "manual":
         return False
-    if trigger.release == "recovery":
+    if trigger.release.startswith("recovery"):
         return not reading.unreadable if trigger.name == "equity_invalid" else _recovered(trigger, reading, limits)
     ended = latch.until is not None and reading.now >= latch.until
     return ended and (trigger.release != "reconciled" or reading.reconciled)
@@ -228,7 +239,7 @@ def acknowledge(latches: Iterable[Latch], name: str, session: date, reading: Los
     if name not in found:
         raise InputError(f"no breaker {name!r} is set; set are: {', '.join(found) or 'none'}")
     latch, trigger = found[name], BY_NAME[name]
-    if trigger.release not in ("manual", "reconciled"):
+    if trigger.release not in ("manual", "reconciled", "recovery or manual"):
         end = f"at {latch.until:%Y-%m-%d %H:%M}" if latch.until else "when the reading has recovered"
         raise InputError(f"the breaker {name} is not lifted by hand; it ends by itself {end}")
     seen = [latch.value, _value(trigger, reading) if reading else None]
@@ -264,11 +275,3 @@ def _near(trigger: Trigger, reading: LossReading, limits: RiskLimits) -> bool:
 def entries_stopped(latches: Iterable[Latch]) -> bool:
     "A latch forbids entries."
     return any(BY_NAME[latch.name].stops_entries for latch in latches)
-
-# %% ../../nbs/components/30_breaker_rules.ipynb #6131420c
-def looks_like_split(price_ratio: float, tolerance: float = 0.02) -> bool:
-    "Today's price over yesterday's is close to 1/n or n for a whole n from 2 to 20, or to 2/3 or 3/2."
-    if not (math.isfinite(price_ratio) and price_ratio > 0):
-        return False
-    ratios = [float(n) for n in range(2, 21)] + [1.5]
-    return any(abs(price_ratio * n - 1) <= tolerance or abs(price_ratio / n - 1) <= tolerance for n in ratios)

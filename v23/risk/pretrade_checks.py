@@ -36,7 +36,7 @@ class PreTradeContext:
     breaker_state: BreakerState = BreakerState.NORMAL
     entries_paused: bool = False  # A latch that stops entries is set, or something outside the breakers does
     pause: str = ""  # What stops them, for a person
-    quarantined: bool = False  # The books differ on this symbol
+    quarantined: bool = False  # The books differ on this symbol, or its price moved like a split
     killed: bool = False
     daily_loss: float = 0.0  # Today's return, net of flows
     entries_today: int = 0  # Parent entry orders sent
@@ -108,7 +108,7 @@ def check_breaker_state(intent: OrderIntent, context: PreTradeContext, limits: R
     passed = known and state < BreakerState.HALTED and free and context.killed is False
     seen = state.name if known else "unknown"
     seen += "" if context.entries_paused is False else f", entries paused{': ' + context.pause if context.pause else ''}"
-    seen += "" if context.quarantined is False else f", {intent.symbol} quarantined: the books differ"
+    seen += "" if context.quarantined is False else f", {intent.symbol} quarantined: the books differ, or its price moved like a split"
     detail = "killed" if context.killed is not False else seen
     return Check(DenialCode.BREAKER_STATE.value, passed, f"breakers {detail}", float(state) if known else None, float(BreakerState.REDUCED))
 

@@ -37,6 +37,7 @@ def drawdown_multiplier(
     limits: RiskLimits,
     reentry: bool = False,  # A halt or an emergency was lifted by a person
     reduced: bool = False,  # The breaker at the reduce limit is still set
+    rebased: bool = False,  # A person has rebased the peak, and the old one is not nearly reached
 ) -> Multiplier:
     "1 above the reduce limit, 0.5 at it and below, 0 at the halt limit and below; unknown is 0. Limits are inclusive."
     if not _known(drawdown) or drawdown > 0:  # type: ignore[operator]
@@ -45,6 +46,8 @@ def drawdown_multiplier(
         return Multiplier("drawdown", REENTRY, drawdown, f"{drawdown:.1%}, re-entry after a lifted latch")
     if drawdown <= limits.drawdown_halt + TINY:  # type: ignore[operator]
         return Multiplier("drawdown", 0.0, drawdown, f"{drawdown:.1%} at or below {limits.drawdown_halt:.0%}: no new positions")
+    if rebased:
+        return Multiplier("drawdown", REENTRY, drawdown, f"{drawdown:.1%} of a rebased peak")
     if drawdown <= limits.drawdown_reduce + TINY:  # type: ignore[operator]
         return Multiplier("drawdown", 0.5, drawdown, f"{drawdown:.1%} at or below {limits.drawdown_reduce:.0%}")
     if reduced:
@@ -104,10 +107,11 @@ def combined_multipliers(
     settings: SizingSettings,
     reentry: bool = False,  # A halt or an emergency was lifted by a person
     reduced: bool = False,  # The breaker at the reduce limit is still set
+    rebased: bool = False,  # A person has rebased the peak, and the old one is not nearly reached
 ) -> Multipliers:
     "All three from their readings."
     return Multipliers(
-        drawdown_multiplier(drawdown, limits, reentry, reduced),
+        drawdown_multiplier(drawdown, limits, reentry, reduced, rebased),
         regime_multiplier(vix, vix_age),
         volatility_multiplier(unit_volatility, settings),
     )

@@ -1,0 +1,130 @@
+"A desk on an account of its own keys: the official client, real addresses, bars that keep up; the account is simulated."
+
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+
+from v23.adapters.bars import load_bars, save_bars
+from v23.errors import DataError, InputError, SettingsError, StateError
+from v23.market_calendar import NEW_YORK
+from v23.settings import load_settings
+from v23.simulator.exchange import Exchange
+from v23.simulator.server import SimulatorServer, VirtualClock
+from v23.trading_desk import open_desk
+
+KEYS = ("PKCANARY7", "canary-secret-7")
+TUESDAY = datetime(2026, 1, 13, 9, 0, tzinfo=NEW_YORK)
+
+
+@pytest.fixture
+def account(tmp_path):
+    panel = load_bars(seed=7)
+    exchange = Exchange(panel, 7, TUESDAY, Decimal(100_000))
+    save_bars(panel, tmp_path / "bars.parquet")
+    with SimulatorServer(exchange, keys=KEYS) as server:
+        yield exchange, server.url
+
+
+def settings_of(url, tmp_path, **more):
+    said = {"V23_MODE": "paper", "ALPACA_API_KEY": KEYS[0], "ALPACA_API_SECRET": KEYS[1], "ALPACA_BASE_URL": url, "ALPACA_DATA_URL": url, "V23_BARS": str(tmp_path / "bars.parquet")}
+    return load_settings(tmp_path / "nothing", environ=said | more)
+
+
+def desk_of(account, tmp_path, state="state", **more):
+    exchange, url = account
+    return open_desk(state=tmp_path / state, reports=tmp_path / "reports", settings=settings_of(url, tmp_path, **more), clock=VirtualClock(exchange))
+
+
+def test_a_day_of_paper_trading(account, tmp_path):
+    exchange, _ = account
+    with desk_of(account, tmp_path) as desk:
+        assert desk.wiring.mode == "paper"
+        desk.market_open()
+        done = desk.rebalance()
+        closed = desk.market_close()
+        held = {p.symbol: p.quantity for p in desk.broker.positions()}
+        assert done["summary"]["parents"] >= 5 and held and held == {s: q for s, q in desk.booked_positions().items() if q}
+        assert closed["summary"]["differences"] == 0
+    ids = [o["client_order_id"] for o in exchange_orders(account)]
+    assert len(ids) == len(set(ids)) and all(i.startswith("v23-p-") for i in ids)
+    exchange.advance_by(16 * 3600)
+    with desk_of(account, tmp_path) as desk:  # the next process goes on with the same account
+        assert desk.market_open()["summary"]["session"] == "2026-01-14"
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or not any(key.encode() in path.read_bytes() for key in KEYS), path
+
+
+def exchange_orders(account):
+    from alpaca.trading.client import TradingClient
+    from alpaca.trading.requests import GetOrdersRequest
+
+    client = TradingClient(*KEYS, url_override=account[1], raw_data=True)
+    return client.get_orders(GetOrdersRequest(status="all", limit=500))
+
+
+def test_fetched_bars_end_before_today(account, tmp_path):
+    with desk_of(account, tmp_path, V23_BARS="alpaca:XAAA,XAAB,XAAC") as desk:
+        panel = desk.wiring.bars(datetime(2026, 1, 12).date())
+        assert panel.symbols == ("XAAA", "XAAB", "XAAC") and str(panel.sessions[-1]) == "2026-01-12"
+        assert len(list((tmp_path / "state" / "bars").glob("*.parquet"))) == 1
+
+
+def test_nothing_is_decided_on_old_bars(account, tmp_path):
+    save_bars(load_bars(seed=7).upto(datetime(2026, 1, 9).date()), tmp_path / "bars.parquet")
+    with pytest.raises(DataError, match=r"ends on 2026-01-09, bars of 2026-01-12 are needed"):
+        desk_of(account, tmp_path)
+
+
+def test_a_pinned_account(account, tmp_path):
+    exchange, _ = account
+    with desk_of(account, tmp_path, "other", V23_ACCOUNT_ID="11111111-2222-3333-4444-555555555555") as desk, pytest.raises(SettingsError, match="V23_ACCOUNT_ID"):
+        desk.market_open()
+    assert exchange_orders(account) == []
+    with desk_of(account, tmp_path, V23_ACCOUNT_ID=exchange.account_id) as desk:
+        desk.market_open()
+
+
+def test_a_state_folder_serves_one_account(account, tmp_path):
+    with desk_of(account, tmp_path) as desk:
+        desk.market_open()
+    with SimulatorServer(Exchange(load_bars(seed=7), 8, TUESDAY, Decimal(100_000)), keys=KEYS) as other:
+        stranger = (Exchange(load_bars(seed=7), 8, TUESDAY, Decimal(100_000)), other.url)
+        with desk_of(stranger, tmp_path) as desk, pytest.raises(StateError, match="record of account"):
+            desk.rebalance()
+    with pytest.raises(InputError, match="not simulated here"):
+        open_desk(state=tmp_path / "state", reports=tmp_path / "reports")
+
+
+LIVE = {"V23_MODE": "live", "ALPACA_API_KEY": "k", "ALPACA_API_SECRET": "s", "ALPACA_BASE_URL": "https://api.alpaca.markets"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"V23_MODE": "paper"}, "ALPACA_API_KEY"),
+        ({"V23_MODE": "paper", "ALPACA_API_KEY": "k", "ALPACA_API_SECRET": "s"}, "V23_BARS is not set"),
+        ({"V23_MODE": "paper", "ALPACA_BASE_URL": "https://api.alpaca.markets"}, "disagree"),
+        ({"V23_MODE": "paper", "ALPACA_BASE_URL": "http://paper-api.alpaca.markets"}, "disagree"),
+        ({"V23_MODE": "paper", "ALPACA_BASE_URL": "https://paper-api.alpaca.markets.example.com"}, "disagree"),
+        (LIVE | {"ALPACA_BASE_URL": "https://paper-api.alpaca.markets"}, "disagree"),
+        (LIVE, "V23_ACCOUNT_ID is not set"),
+        (LIVE | {"V23_ACCOUNT_ID": "a"}, "promotion record"),
+    ],
+)
+def test_F13_mode_keys_address_and_account_must_agree(said, expected, tmp_path):
+    with pytest.raises(SettingsError, match=expected):
+        open_desk(state=tmp_path / "state", reports=tmp_path / "reports", settings=load_settings(tmp_path / "nothing", environ=said))
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_account_at_alpaca_is_not_traded_on_a_synthetic_market(tmp_path):
+    save_bars(load_bars(seed=7), tmp_path / "bars.parquet")
+
+    class Noon:
+        def now(self):
+            return TUESDAY
+
+    settings = settings_of("https://paper-api.alpaca.markets", tmp_path)
+    with pytest.raises(SettingsError, match="synthetic market"):
+        open_desk(state=tmp_path / "state", reports=tmp_path / "reports", settings=settings, clock=Noon())
