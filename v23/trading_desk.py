@@ -8,9 +8,9 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHO
            'entries_today', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks', 'real_losses',
            'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
            'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
-           'ReadingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk',
-           'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status', 'describe_status',
-           'open_existing', 'read_orders']
+           'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
+           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status',
+           'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -31,6 +31,7 @@ from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
 from .adapters.ledger_files import open_ledger
+from .adapters.live_view import LiveView
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
@@ -487,7 +488,35 @@ class ReadingDesk(DeskCore):
         self.gate.frozen = frozenset(s.symbol for s in suspects)
 
 # %% ../nbs/components/85_trading_desk.ipynb #4071e27d
-class WatchingDesk(ReadingDesk):
+class TellingDesk(ReadingDesk):
+    "A desk that tells its gate, and whoever shows it to people, what it saw."
+
+    view: LiveView | None = None  # Shows people what is seen
+
+    def _tell_gate(self, session: date, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
+        gate = self.gate
+        gate.equity, gate.daily_loss = float(account.equity), reading.daily
+        gate.buying_power = float(min(account.cash, account.buying_power))
+        gate.suspended = account.suspended_by_user or account.trading_blocked
+        gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
+        gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
+        if abs(gate.clock_skew_s) > NOTED_SKEW_S:
+            self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
+        gate.marks = {p.symbol: float(p.current_price) for p in positions}
+        self.dashboard.saw("api_connection")
+        self.show(account, positions, reading)
+
+    def show(self, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
+        "Hand what was seen to whoever shows it to people."
+        if self.view is not None:
+            window = session_hours(reading.session).window(self.settings.risk)
+            self.view.saw(
+                account=account, positions=positions, at=self.clock.now(), pauses=self.gate.pauses(), breaker=self.breakers.state.name, window=window, entries_today=entries_today(self.ledger, reading.session),
+                reading={k: None if isinstance(v, float) and not math.isfinite(v) else v for k in ("session", "daily", "weekly", "drawdown", "peak", "day_start", "week_start", "consecutive_losses", "execution_errors", "api_errors") for v in [getattr(reading, k)]},
+            )  # fmt: skip
+
+# %% ../nbs/components/85_trading_desk.ipynb #359d5d56
+class WatchingDesk(TellingDesk):
     "A desk that watches its account."
 
     def look(self, session: date) -> tuple[Account, tuple[Position, ...]]:
@@ -527,18 +556,6 @@ class WatchingDesk(ReadingDesk):
             self.engine.wire.error(kind_of(e), "LOOK_FAILED", str(e))
             return False
         return True
-
-    def _tell_gate(self, session: date, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
-        gate = self.gate
-        gate.equity, gate.daily_loss = float(account.equity), reading.daily
-        gate.buying_power = float(min(account.cash, account.buying_power))
-        gate.suspended = account.suspended_by_user or account.trading_blocked
-        gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
-        gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
-        if abs(gate.clock_skew_s) > NOTED_SKEW_S:
-            self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
-        gate.marks = {p.symbol: float(p.current_price) for p in positions}
-        self.dashboard.saw("api_connection")
 
 # %% ../nbs/components/85_trading_desk.ipynb #0680da1c
 class ComparingDesk(WatchingDesk):
@@ -896,6 +913,9 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
+    facts = {"mode": settings.mode, "source": panel.source, "synthetic": panel.synthetic, "strategy": wiring.strategy.name, "holding_sessions": wiring.strategy.holding_sessions}
+    desk.view = LiveView(desk.ledger, state_dir, settings, facts, panel.sectors)
+    desk._closers.append(desk.view.close)
     if stream:
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk

@@ -159,10 +159,10 @@ class LedgerStore(LedgerFile):
                 self._db.execute("ROLLBACK")
             raise LedgerError(f"the ledger {self.path} did not take {len(items)} event(s), nothing was written: {e}") from e
         self.last_seq, self._last_hash = seq, last_hash
-        self._written(written)
+        self._written(at, written)
         return seq
 
-    def _written(self, items: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _written(self, at: str, items: Sequence[tuple[str, dict[str, Any]]]) -> None:
         "Called once these are durable."
 
 # %% ../../nbs/components/71_ledger.ipynb #27574fe2
@@ -176,6 +176,7 @@ class LedgerMemory(LedgerStore):
         self._parents: list[dict[str, Any]] | None = None
         self._latest: dict[str, int] = {}  # Per kind, the number of its latest event
         self._made: dict[str, tuple[tuple[int, ...], Any]] = {}
+        self.watchers: list[Callable[[int, str, Sequence[tuple[str, dict[str, Any]]]], None]] = []  # Told of every durable event: the first number, the instant, the events
 
     def _bodies(self, query: str, *values: Any) -> list[dict[str, Any]]:
         return [json.loads(r[0]) for r in self._db.execute(query, values)]
@@ -195,7 +196,7 @@ class LedgerMemory(LedgerStore):
             self._parents = self._bodies("SELECT body FROM parents ORDER BY rowid")
         return self._parents
 
-    def _written(self, items: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _written(self, at: str, items: Sequence[tuple[str, dict[str, Any]]]) -> None:
         for n, (kind, body) in enumerate(items, self.last_seq + 1 - len(items)):
             self._latest[kind] = n
             if kind == "order" and self._orders is not None:
@@ -204,6 +205,8 @@ class LedgerMemory(LedgerStore):
                 insort(self._fills, (body["at"], body["fill_id"], from_plain(Fill, body)), key=lambda row: row[:2])
             elif kind == "parent" and self._parents is not None:
                 self._parents.append(body)
+        for watcher in self.watchers:
+            watcher(self.last_seq + 1 - len(items), at, items)
 
     def latest(self, kind: str) -> int:
         "The number of the latest event of a kind; 0 when there is none."

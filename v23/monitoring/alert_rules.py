@@ -98,7 +98,7 @@ RULES: tuple[AlertRule, ...] = (  # Breakers, kill and broker; the others follow
     AlertRule("EXECUTION_ERRORS", C, "too many orders failed in one session", "halted trading", "read  v23 orders  for the reasons; acknowledge after a clean reconciliation"),
     AlertRule("API_ERRORS", C, "too many requests to the broker failed in one session", "halted trading", "check the broker's status page; acknowledge after a clean reconciliation"),
     AlertRule("EQUITY_INVALID", H, "the account's equity cannot be read", _ENTRIES_OFF, "look at the account on the broker's page"),
-    AlertRule("SPLIT_SUSPECT", H, "a price moved like a split", "keeps that symbol out of the loss until somebody says what it was", "look it up; say so with  v23 breakers split"),
+    AlertRule("SPLIT_SUSPECT", H, "a price moved like a split", "keeps that symbol out of the loss until somebody says what it was", "look it up; if it was no split, say so with  v23 acknowledge --real-loss SYMBOL"),
     AlertRule("REPEATED_ORDERS", C, "the same order is sent over and over", "halted trading", "read  v23 orders  for the reason; acknowledge when the cause is known"),
     AlertRule("BREAKER", H, "a breaker tripped", "limited trading as the breaker says", "read  v23 status"),
 )  # fmt: skip
