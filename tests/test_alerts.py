@@ -425,3 +425,39 @@ def test_the_test_message_reports_each_channel(sinks):
     rows = send_test(found, "ann", datetime(2026, 1, 23, tzinfo=UTC))
     assert [(r["channel"], r["ok"]) for r in rows] == [("sms", True), ("email", True), ("push", True)]
     assert len(box.messages) == len(sms.requests) == len(push.requests) == 1
+
+
+def test_the_command_line_tests_lists_and_acknowledges(tmp_path, sinks):
+    import os
+    import subprocess
+    import sys
+
+    from v23.adapters.alert_outbox import write_history
+
+    box, sms, push, found = sinks
+    state, clock = tmp_path / "state", Steps()
+    ledger = Ledger(state / "execution" / "ledger.sqlite3", clock)
+    AlertOutbox(ledger, clock, {}, threads=False).alert("UNTRADABLE", "XAAB", "nobody takes it")
+    write_history(ledger, state, clock.now())
+    number = ledger.last_seq
+    ledger.close()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("SMTP", "ALERT", "TWILIO"))}
+    environ |= {**MAIL, "SMTP_PORT": found.texts["SMTP_PORT"], **SMS, "TWILIO_URL": found.texts["TWILIO_URL"], "ALERT_PUSH_URL": found.secrets["ALERT_PUSH_URL"].reveal()}
+
+    def v23(*words, code=0):
+        done = subprocess.run([sys.executable, "-m", "v23.cli", *words, "--state", str(state)], capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=120)
+        assert done.returncode == code, done.stderr[-600:]
+        assert CANARY not in done.stdout + done.stderr
+        return done.stdout
+
+    told = json.loads(v23("alerts", "test", "--who", "ann", "--json"))
+    assert told["recorded"] and [r["ok"] for r in told["receipts"]] == [True] * 3 and len(box.messages) == len(sms.requests) == len(push.requests) == 1
+    assert [r["id"] for r in json.loads(v23("alerts", "list", "--open", "--json"))["alerts"]] == [number]
+    assert "seen by ann" in v23("alerts", "ack", str(number), "--who", "ann")
+    assert json.loads(v23("alerts", "list", "--open", "--json"))["alerts"] == [] and "seen by ann" in v23("alerts", "list")
+    v23("alerts", "ack", "9999", "--who", "ann", code=2)
+    again = Ledger(state / "execution" / "ledger.sqlite3", clock)
+    drill = again.last("drill")
+    assert drill is not None and drill.body["name"] == "alerts" and drill.body["passed"] is True and drill.body["who"] == "ann"
+    again.verify()
+    again.close()

@@ -426,16 +426,17 @@ class OutboxOwner(OutboxWriter):
 class AlertOutbox(OutboxOwner):
     "Alerts of one desk, on their way; close it before its ledger."
 
-    def acknowledge(self, alert: int, who: str) -> None:
+    def acknowledge(self, alert: int | str, who: str) -> None:
         "Somebody has seen it: nothing more is sent about this one. Raises InputError for an unknown number or no name."
         if not who.strip():
             raise InputError("who is empty; an acknowledgement carries a name")
-        if alert not in {r["id"] for r in recent_alerts(self.ledger, 100_000)}:
-            raise InputError(f"alert is {alert}; no alert has that number, see  v23 alerts list")
-        self.ledger.record("alert_ack", {"alert": alert, "who": one_line(who, 80)})
-        for number in [n for n, seq in self._seq_of.items() if seq == alert]:
+        number = int(alert) if str(alert).isascii() and str(alert).isdigit() else 0
+        if number not in {r["id"] for r in recent_alerts(self.ledger, 100_000)}:
+            raise InputError(f"alert is {str(alert)[:40]!r}; no alert has that number, see  v23 alerts list")
+        self.ledger.record("alert_ack", {"alert": number, "who": one_line(who, 80)})
+        for token in [n for n, seq in self._seq_of.items() if seq == number]:
             for lane in self.post.lanes.values():
-                lane.drop(number)
+                lane.drop(token)
 
     def rows(self, most: int = 500) -> list[dict[str, Any]]:
         "The latest alerts with their deliveries, oldest first."
