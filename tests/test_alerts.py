@@ -461,3 +461,40 @@ def test_the_command_line_tests_lists_and_acknowledges(tmp_path, sinks):
     assert drill is not None and drill.body["name"] == "alerts" and drill.body["passed"] is True and drill.body["who"] == "ann"
     again.verify()
     again.close()
+
+
+def test_F82_a_kill_sells_at_once_while_the_mail_server_hangs(tmp_path):
+    import socket
+    from decimal import Decimal
+
+    from v23.adapters.bars import load_bars
+    from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
+    from v23.trading_desk import open_desk
+
+    panel = load_bars(None, seed=7)
+    session = panel.sessions[-1]
+    with socket.socket() as silent, web_server() as (sms, url):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)  # takes the connection and never says a word
+        found = settings(**MAIL, SMTP_PORT=silent.getsockname()[1], **SMS, TWILIO_URL=url)
+        with ExchangeHost(tmp_path / "state", ExchangeConfig("", 7, opening_instant(session), Decimal(100_000)), panel=panel) as host:
+            desk = open_desk(state=tmp_path / "state", reports=tmp_path / "reports", host=host, settings=found)
+            with desk:
+                desk.market_open(session)
+                desk.wait_until(opening_instant(session) + timedelta(hours=1))
+                price = desk.broker.quotes(["XAAB"] if "XAAB" in panel.symbols else list(panel.symbols[:1]))
+                desk.rebalance_to({next(iter(price)): 0.05})
+                assert desk.booked_positions()
+                began = time.perf_counter()
+                report = desk.kill.activate("the news", who="ann")
+                took = time.perf_counter() - began
+                assert report["flat"] and not desk.booked_positions() and took < 4.0
+                assert wait_for(lambda: any("kill switch" in form["Body"] for _, form in sms.requests))
+                desk.alerts.tick()
+                row = next(r for r in desk.alerts.rows() if r["code"] == "KILL_SWITCH")
+                assert row["channels"]["sms"]["status"] == "sent" and row["channels"]["email"]["status"] in ("waiting", "failed")
+                began = time.perf_counter()
+            assert time.perf_counter() - began < 10.0
+        ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", Steps())
+        assert ledger.verify() > 0
+        ledger.close()

@@ -369,7 +369,7 @@ class KeptDashboard(DeskMail):
         parts = {p.name: p for p in PARTS}
         for r in (r for r in kept["data"]["health"] if r["component"] != "disk"):
             age = None if r["age_s"] is None else r["age_s"] + max(0.0, since)
-            again = part_row(parts[r["component"]], age, trading, r["detail"] if r["status"] == "problem" else "") if r["component"] in parts else {**r, "age_s": age}
+            again = part_row(parts[r["component"]], age, trading, r.get("fault", "")) if r["component"] in parts else {**r, "age_s": age}
             rows.append(again)
         return rows
 

@@ -44,7 +44,7 @@ def row(component: str, status: str, detail: str, age_s: float | None = None, ev
 def part_row(part: Part, age_s: float | None, trading: bool, problem: str = "", needed: bool = True) -> dict[str, Any]:
     "A part by its age; `needed` is False when there is nothing to look at, like polls without an open order."
     if problem:
-        return row(part.name, "problem", problem, age_s, part.every_s, part.check)
+        return row(part.name, "problem", problem, age_s, part.every_s, part.check) | {"fault": problem}  # stays one, whatever its age
     if part.trading_only and not (trading and needed):
         why = "nothing is pending" if trading else "New York does not trade now"
         return row(part.name, "idle" if age_s is not None or not needed or not trading else "unknown", why, age_s, part.every_s, part.check)
