@@ -126,7 +126,7 @@ def recorded_summaries(ledger: Ledger) -> list[dict[str, Any]]:
     "Day, 7 and 30 days, month and year to date."
     bodies, start = recorded_closes(ledger)
     closes = [Close(date.fromisoformat(c["session"]), float(c["equity"]), float(c.get("flow", 0.0))) for c in bodies]
-    trades = trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
+    trades = ledger.remembered("trades of all", ("fill", "adjustment"), lambda: trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of))
     return summaries(closes, start, recorded_quality(ledger), trades, errors_by_session(ledger))
 
 
@@ -134,7 +134,7 @@ def recorded_books(ledger: Ledger) -> tuple[DayBooks, ...]:
     "Every close taken apart: realised, unrealised, flows, fees, and what is left."
     opened = next(iter(ledger.events("session_opened")), None)
     closes, _ = recorded_closes(ledger)
-    return day_books(closes, Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments()) if opened else ()
+    return ledger.remembered("books of all", ("session_closed", "fill", "adjustment"), lambda: day_books(closes, Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments())) if opened else ()
 
 
 def recorded_kpis(ledger: Ledger, heartbeat_s: float) -> list[dict[str, Any]]:

@@ -84,15 +84,18 @@ class DayBooks:
 
 def day_books(closes: Sequence[Mapping[str, Any]], start: Decimal, fills: Sequence[Fill], adjustments: Sequence[Adjustment] = ()) -> tuple[DayBooks, ...]:
     "Every recorded close taken apart; `start` is the equity the record began with, in cash."
-    trips, rows = round_trips(fills, adjustments), []
+    moves = [(session_of(f.at), f.quantity * f.price, Decimal(0)) for f in fills if f.side is Side.BUY]  # Session, cost of what is open, gain
+    moves += [(session_of(t.closed_at), -t.entry_price * t.quantity, t.pnl) for t in round_trips(fills, adjustments)]
+    moves.sort(key=lambda m: m[0], reverse=True)
+    rows, cost, realised = [], Decimal(0), Decimal(0)
     before, gained, paper, paid = start, Decimal(0), Decimal(0), Decimal(0)
     for c in closes:
         session = date.fromisoformat(c["session"])
-        done = [t for t in trips if session_of(t.closed_at) <= session]
-        bought = sum((f.quantity * f.price for f in fills if f.side is Side.BUY and session_of(f.at) <= session), Decimal(0))
-        cost = bought - sum((t.entry_price * t.quantity for t in done), Decimal(0))
+        while moves and moves[-1][0] <= session:
+            _, opened, gain = moves.pop()
+            cost, realised = cost + opened, realised + gain
         value = sum((Decimal(p["quantity"]) * Decimal(p["price"]) for p in c["positions"].values()), Decimal(0))
-        realised, unrealised = sum((t.pnl for t in done), Decimal(0)), value - cost
+        unrealised = value - cost
         fees, equity = -Decimal(str(c.get("fees", 0))), Decimal(c["equity"])
         rows.append(DayBooks(session, equity - before, realised - gained, unrealised - paper, Decimal(str(c.get("flow", 0))), fees - paid))
         before, gained, paper, paid = equity, realised, unrealised, fees
