@@ -369,7 +369,9 @@ def test_a_kill_between_the_plan_and_the_request_lets_no_entry_leave(tmp_path):
             intent, quote = wish(desk, symbol, 3)
             items.append((plan_order(intent, quote, desk.clock.now(), end, desk.settings.execution), desk.gate(intent, quote)))
         desk.engine.plan(items)
-        desk.engine.work(DAY, end)
+        desk.engine.work(DAY, end)  # ends at once: the rest is the kill's
+        desk.clock.sleep(5)
+        desk.engine.tracker.poll()
         states = {o.symbol: o.state.value for o in desk.ledger.orders()}
         assert len(sent) == 1 and sorted(states.values()) == ["denied", "denied", "filled"]
 

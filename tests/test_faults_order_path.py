@@ -1,5 +1,6 @@
 "What must hold on the order path when something goes wrong: each fault of the catalogue by its id."
 
+import gc
 from datetime import timedelta
 from decimal import Decimal
 
@@ -55,6 +56,31 @@ def test_F72_no_entry_leaves_after_a_kill_from_another_process(nth, world):
     assert (world.folder / "state" / "KILL").exists() and world.violations == []
     assert len(world.wire.posts) == nth
     assert {o.state for o in world.ledger.orders() if not o.attempts} == {OrderState.DENIED}
+
+
+def test_F31_three_refusals_stop_the_entries_that_have_not_left(tmp_path, monkeypatch):
+    from v23 import execution_engine
+    from v23.errors import Rejected
+
+    world = World(3, tmp_path, Storm(tight=True))
+    try:
+        monkeypatch.setattr(execution_engine, "SEND_TOGETHER", 1)
+        at(world)
+        tried = []
+
+        def refuses(body):
+            tried.append(body)
+            raise Rejected("no", 403, 40310000)
+
+        world.desk.broker.submit = refuses
+        chosen = names(world, 9)
+        plan(world, chosen)
+        work(world)
+        limit = world.settings.risk.max_execution_errors
+        assert limit <= len(tried) <= limit + execution_engine.UNDER_WAY < len(chosen)
+        assert {o.reason for o in world.ledger.orders() if not o.attempts} == {"error_limits"}
+    finally:
+        world.close()
 
 
 def held_by(world: World) -> dict[str, Decimal]:
@@ -639,6 +665,7 @@ def test_F64_over_thirty_sessions_files_descriptors_and_memory_stay_flat(tmp_pat
         for n in range(30):
             world.trade_day()
             if n in (9, 19, 29):
+                gc.collect()  # what other tests left
                 files = sum(p.stat().st_size for p in (tmp_path / "state").rglob("*.json"))
                 ledger = sum(p.stat().st_size for p in (tmp_path / "state" / "execution").glob("ledger*"))
                 marks.append((len(os.listdir("/proc/self/fd")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, files, ledger, world.ledger.last_seq))

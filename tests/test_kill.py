@@ -1,0 +1,570 @@
+"The kill switch, fault by fault."
+
+import json
+import threading
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import kill_line
+import pytest
+from order_harness import Storm, World
+from test_faults_order_path import at, held_by, names, plan, work
+from test_faults_storage import full_disk, wal_size
+
+from v23.adapters.ledger import Ledger
+from v23.control import ControlServer, ask
+from v23.domain import BreakerState, OrderState, Purpose, Side
+from v23.errors import Ambiguous, BrokerError, InputError, LedgerError, OwnedError
+from v23.kill_switch import KillSwitch, code_of
+from v23.liquidation import BARE, BareHands, Journal, bare_ids
+from v23.market_calendar import NEW_YORK, session_hours
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(3, tmp_path, Storm())
+    yield made
+    made.close()
+
+
+class Clock:
+    def __init__(self, at: datetime):
+        self.at = at
+
+    def now(self) -> datetime:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+class Told:
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str, str]] = []
+
+    def alert(self, code: str, subject: str, text: str, priority: str) -> None:
+        self.said.append((code, subject, priority))
+
+
+class Hand:
+    "Sells at once, or not at all."
+
+    def __init__(self, clock, away_until=None, error=BrokerError):
+        self.clock, self.away_until, self.error, self.tries = clock, away_until, error, []
+
+    def cancel_everything(self) -> int:
+        return 0
+
+    def liquidate(self, kill_id: str) -> dict:
+        self.tries.append(self.clock.now())
+        if self.away_until and self.clock.now() < self.away_until:
+            raise self.error("the broker does not answer")
+        return {"flat": True, "left": {}, "sold": ["AAA"]}
+
+    def suspend(self, on: bool) -> bool:
+        return True
+
+
+NOON = datetime(2026, 1, 20, 12, 0, tzinfo=NEW_YORK)
+
+
+def switch(folder: Path, ledger: Ledger | None, hand: Hand | None = None, clock=None, **more) -> KillSwitch:
+    clock = clock or (ledger.clock if ledger is not None else Clock(NOON))
+    return KillSwitch(ledger, clock, hand, folder, **more)
+
+
+def compared(ledger: Ledger) -> None:
+    ledger.record("reconciled", {"session": date(2026, 1, 20), "findings": [], "stops": []})
+
+
+# F72: kill with orders on their way
+
+
+def test_F72_forty_kills_on_a_wild_exchange_end_flat_and_nothing_gets_in(v23_seed):
+    told = kill_line.summed(kill_line.run(v23_seed * 100_000 + n) for n in range(40))
+    assert told["unexplained"] == [] and told["wrong"] == [] and told["flat"] + told["listed"] == 40
+    assert told["flat"] >= 36, told["left"]
+    assert {"working", "unknown"} <= told["kills_that_met_an_order"].keys() and told["with_sliced_orders_under_way"] >= 10 and len(told["how"]) == 3
+
+
+@pytest.mark.parametrize(("lie", "found"), [({"flat": True, "left": {}}, "wrong"), ({"flat": False, "left": {}}, "unexplained")])
+def test_the_line_finds_a_kill_that_says_what_is_not_so(lie, found, monkeypatch, v23_seed):
+    from v23.execution_engine import KillEngine
+
+    monkeypatch.setattr(KillEngine, "liquidate", lambda self, kill_id: {"kill_id": kill_id, "sold": []} | lie)
+    told = kill_line.summed(kill_line.run(v23_seed * 100_000 + n) for n in range(3))
+    assert told[found] and told["flat"] < 3
+
+
+def test_F72_a_late_fill_after_the_cancel_is_sold_too(world):
+    at(world)
+    (symbol,) = names(world, 1)
+    world.exchange.plan_order_fault("late_fill", seconds=2.0)
+    plan(world, [symbol])
+    world.desk.ready(world.session)
+    world.desk.look_again()
+    world.kill_at = world.wire.requests + 2
+    work(world)
+    report = world.desk.kill.activate("drill")
+    world.clock.sleep(30)
+    report = world.desk.kill.activate("going on")
+    assert report["flat"] is True and held_by(world) == {} and world.violations == []
+
+
+def test_F72_an_order_by_hand_is_canceled_with_the_rest(world):
+    at(world)
+    chosen = names(world, 3)
+    plan(world, chosen[:2])
+    work(world)
+    body = {"symbol": chosen[2], "qty": "3", "side": "buy", "type": "limit", "limit_price": "1", "time_in_force": "day", "client_order_id": "by-hand"}
+    world.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode())
+    report = world.desk.kill.activate("drill")
+    assert report["flat"] is True and report["canceled"] == 1 and not world.exchange.open_orders
+
+
+def test_F72_an_order_by_hand_that_does_not_end_keeps_the_kill_from_being_flat(world):
+    at(world)
+    (symbol,) = names(world, 1)
+    world.exchange.plan_order_fault("hang_cancel", seconds=500)
+    body = {"symbol": symbol, "qty": "3", "side": "buy", "type": "limit", "limit_price": "1", "time_in_force": "day", "client_order_id": "by-hand"}
+    world.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode())
+    report = world.desk.kill.activate("drill")
+    assert report["flat"] is False and report["left"] == {} and list(report["open_orders"].values()) == [f"buy 3 {symbol} pending_cancel"]
+    world.clock.sleep(600)
+    assert world.desk.kill.activate("going on")["flat"] is True
+
+
+def test_F72_a_symbol_with_a_lost_purchase_is_sold_all_the_same(world):
+    at(world)
+    (symbol,) = names(world, 1)
+    plan(world, [symbol])
+    work(world)
+    world.exchange.faults.add("POST", "/v2/orders", "drop", times=1)
+    plan(world, [symbol], note="more")
+    world.kill_at = world.wire.requests + 3
+    work(world)
+    unknown = [o for o in world.ledger.orders() if o.state is OrderState.UNKNOWN]
+    report = world.desk.kill.activate("drill")
+    assert [o.purpose for o in unknown] == [Purpose.ENTRY] and report["flat"] is True and held_by(world) == {} and world.violations == []
+
+
+# F73 and F74: closed, and away
+
+
+def test_F73_going_on_before_the_bell_leaves_the_sales_in_the_queue(world):
+    at(world)
+    plan(world, names(world, 3))
+    work(world)
+    world.wait_until(session_hours(world.session).close + timedelta(hours=3))
+    assert world.desk.kill.activate("drill")["state"] == "PENDING_OPEN"
+    waiting = set(world.exchange.open_orders)
+    for _ in range(3):
+        world.clock.sleep(600)
+        report = world.desk.kill.activate("going on")
+        assert report["state"] == "PENDING_OPEN" and set(world.exchange.open_orders) == waiting and len(waiting) == 3
+        assert all(x["reason"] == "its sale waits for the bell" for x in report["left"].values())
+    report = world.desk.kill.pursue(24 * 3600)
+    assert report["flat"] is True and held_by(world) == {}
+    opened = session_hours(world.session).open + timedelta(days=1)
+    assert opened <= world.clock.now() <= opened + timedelta(minutes=5)
+
+
+def test_F74_half_an_hour_without_the_broker(world):
+    at(world, 90)
+    plan(world, names(world, 3))
+    work(world)
+    told = world.desk.kill.alerts = Told()
+    back = world.clock.now() + timedelta(minutes=30)
+    for method, path in (("GET", "/v2/positions"), ("GET", "/v2/orders"), ("DELETE", "/v2/orders"), ("POST", "/v2/orders")):
+        world.exchange.faults.add(method, path, "drop", times=100_000)
+    slept = world.clock.sleep
+
+    def sleep(seconds):
+        slept(seconds)
+        if world.clock.now() >= back:
+            world.exchange.faults.waiting.clear()
+
+    world.clock.sleep = sleep
+    report = world.desk.kill.activate("drill")
+    assert report["flat"] is False and world.desk.kill.is_active
+    report = world.desk.kill.pursue(3600)
+    assert report["flat"] is True and held_by(world) == {} and back <= world.clock.now() < back + timedelta(minutes=2)
+    codes = [code for code, _, priority in told.said if priority == "CRITICAL"]
+    assert codes.count("KILL_SWITCH") == 1 and 5 <= codes.count("KILL_PENDING") <= 7
+    assert len([e for e in world.ledger.events("kill") if e.body["action"] == "pending"]) <= 10
+
+
+def test_F74_the_tries_back_off_and_a_loop_may_ask_as_often_as_it_likes(tmp_path):
+    clock = Clock(NOON)
+    ledger, hand = Ledger(":memory:", clock), Hand(clock, NOON + timedelta(minutes=4))
+    kill = switch(tmp_path, ledger, hand)
+    assert kill.go_on() is None
+    kill.latch("drill")
+    for _ in range(3000):
+        kill.go_on()
+        clock.sleep(0.1)
+    waits = [round((b - a).total_seconds()) for a, b in zip(hand.tries, hand.tries[1:], strict=False)]
+    assert kill.is_flat and waits[:5] == [1, 2, 4, 8, 15] and set(waits[5:]) == {15} and kill.go_on() is None
+
+
+def test_F74_an_owner_that_died_in_the_middle_goes_on_after_its_restart(world):
+    at(world)
+    plan(world, names(world, 4))
+    work(world)
+    world.exchange.faults.add("POST", "/v2/orders", "error", times=1_000)
+    assert world.desk.kill.activate("drill", "Ada")["flat"] is False
+    world.exchange.faults.waiting.clear()
+    world.restart()
+    assert world.desk.kill.is_active and not world.desk.kill.is_flat
+    report = world.desk.kill.go_on()
+    assert report["flat"] is True and held_by(world) == {}
+    assert [e.body["who"] for e in world.ledger.events("kill") if e.body["action"] == "activated"] == ["Ada"]
+
+
+# F75 and F76: one of thirty, and twice
+
+
+def test_F75_one_that_cannot_be_sold_stops_nothing_and_is_named(world):
+    at(world)
+    chosen = names(world, 5)
+    plan(world, chosen)
+    work(world)
+    submit = world.desk.broker.submit
+
+    def refuses(body, client=None):
+        if f'"{chosen[2]}"' in body:
+            raise Ambiguous("the exchange has halted it", 503)
+        return submit(body)
+
+    world.desk.broker.submit = refuses
+    report = world.desk.kill.activate("drill")
+    assert list(report["left"]) == [chosen[2]] and "halted" in report["left"][chosen[2]]["reason"] and len(report["sold"]) == 4
+    assert set(held_by(world)) == {chosen[2]} and report["flat"] is False
+
+
+def test_F76_pressed_by_many_at_once_is_one_kill(world):
+    at(world)
+    plan(world, names(world, 4))
+    work(world)
+    state = world.folder / "state"
+    pressed = [KillSwitch(None, world.clock, None, state) for _ in range(8)]
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda k=k: ids.append(k.latch("stop", "somebody"))) for k in pressed]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for _ in range(3):
+        report = world.desk.kill.activate("again")
+    assert report["flat"] is True and set(ids) == {report["kill_id"]} and world.violations == []
+    sales = [o for o in world.exchange.orders.values() if o.side is Side.SELL]
+    assert len(sales) == 4 == len({o.symbol for o in sales})
+    assert len([e for e in world.ledger.events("kill") if e.body["action"] == "activated"]) == 1
+
+
+def test_F76_a_kill_over_the_control_socket_latches_before_the_desk_finds_time(world):
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    kill, state = world.desk.kill, world.folder / "state"
+    with ControlServer(state, {"kill": lambda who, fields: {"kill_id": kill.latch(fields["reason"], who)}}):
+        told = ask(state, "kill", who="Ada", reason="the data is wrong")
+    assert told["kill_id"] == kill.pressed and kill.halted() and (state / "KILL").exists() and world.ledger.last("kill") is None
+    plan(world, names(world, 3), note="more")
+    posts = len(world.wire.posts)
+    work(world)
+    assert len(world.wire.posts) == posts
+    assert kill.go_on()["flat"] is True
+    first = next(iter(world.ledger.events("kill"))).body
+    assert (first["kill_id"], first["who"], first["reason"]) == (told["kill_id"], "Ada", "the data is wrong")
+
+
+# F77: codes
+
+
+@pytest.fixture
+def killed(tmp_path):
+    clock = Clock(NOON)
+    ledger = Ledger(tmp_path / "ledger.sqlite3", clock)
+    kill = switch(tmp_path, ledger, Hand(clock))
+    kill.activate("drill")
+    compared(ledger)
+    yield kill
+    ledger.close()
+
+
+BAD = ["", " ", "CONFIRM-20260119", "CONFIRM-20260121", "confirm-20260120", "CONFIRM-20260120 ", "CONFIRM-2026-01-20", "CONFIRM-20262001", "CONFIRM-", "x" * 100_000, "CONFIRM-２０２６0120", "\udcff", "CONFIRM-20260120\0"]
+
+
+@pytest.mark.parametrize("code", BAD, ids=range(len(BAD)))
+def test_F77_a_bad_code_lifts_nothing_and_is_on_record(code, killed):
+    with pytest.raises(InputError, match="wrong"):
+        killed.deactivate(code, "Eve")
+    last = killed.ledger.last("kill").body
+    assert killed.is_active and (last["action"], last["who"]) == ("wrong_code", "Eve") and (len(code) < 20 or code not in json.dumps(last))
+
+
+@pytest.mark.parametrize(("moment", "right"), [
+    ("2026-01-20T23:59:59-05:00", "20260120"), ("2026-01-21T00:00:00-05:00", "20260121"), ("2026-01-21T04:59:59+00:00", "20260120"),
+    ("2026-03-08T01:59:59-05:00", "20260308"), ("2026-11-01T23:30:00-05:00", "20261101"), ("2026-01-21T10:29:00+05:30", "20260120"),
+])  # fmt: skip
+def test_F77_the_date_is_new_yorks_whatever_the_clock_shows(moment, right, killed):
+    killed.clock.at = datetime.fromisoformat(moment)
+    day = datetime.fromisoformat(moment).astimezone(NEW_YORK).date()
+    assert code_of(day) == f"CONFIRM-{right}"
+    for wrong in (day - timedelta(days=1), day + timedelta(days=1)):
+        with pytest.raises(InputError, match="wrong"):
+            killed.deactivate(code_of(wrong))
+    killed.deactivate(f"CONFIRM-{right}", "Ada")
+    assert not killed.is_active and killed.state is BreakerState.HALTED and killed.needs_resume
+
+
+def test_F77_five_wrong_codes_lock_out_for_a_quarter_of_an_hour_also_after_a_restart(tmp_path, killed):
+    for n in range(5):
+        killed.clock.sleep(60)
+        with pytest.raises(InputError, match="wrong"):
+            killed.deactivate(f"guess {n}", "Eve")
+    right, until = code_of(date(2026, 1, 20)), killed.locked_until
+    assert until == killed.clock.now() + timedelta(minutes=15)
+    killed.ledger.close()
+    ledger = Ledger(tmp_path / "ledger.sqlite3", killed.clock)
+    again = switch(tmp_path, ledger, Hand(killed.clock))
+    for ahead in (1, 600, 298):
+        killed.clock.sleep(ahead)
+        with pytest.raises(InputError, match="5 wrong codes"):
+            again.deactivate(right, "Ada")
+    killed.clock.at -= timedelta(hours=1)  # somebody turns the clock back
+    with pytest.raises(InputError, match="5 wrong codes"):
+        again.deactivate(right, "Ada")
+    killed.clock.at += timedelta(hours=1, seconds=1)
+    again.deactivate(right, "Ada")
+    assert not again.is_active
+    actions = [e.body["action"] for e in ledger.events("kill")]
+    assert actions.count("wrong_code") == 5 and actions.count("code_while_locked") == 4
+    ledger.close()
+
+
+def test_F77_five_wrong_codes_over_a_longer_time_do_not_lock(killed):
+    for _ in range(6):
+        killed.clock.sleep(240)
+        with pytest.raises(InputError, match="is wrong"):
+            killed.deactivate("guess")
+    assert killed.locked_until is None
+
+
+def test_F77_a_code_that_was_used_lifts_no_later_kill_of_another_day_and_nothing_that_is_not_active(killed):
+    right = code_of(date(2026, 1, 20))
+    killed.deactivate(right, "Ada")
+    with pytest.raises(InputError, match="not active"):
+        killed.deactivate(right, "Eve")
+    killed.clock.sleep(86_400)
+    killed.activate("the next day")
+    compared(killed.ledger)
+    with pytest.raises(InputError, match="wrong"):
+        killed.deactivate(right, "Eve")
+    assert killed.is_active
+
+
+def test_F77_a_replayed_request_is_refused_by_the_socket(tmp_path, killed):
+    import socket
+
+    heard = []
+    line = json.dumps({"id": "0123456789abcdef", "at": datetime.now(NEW_YORK).isoformat(), "command": "deactivate_kill", "who": "Eve", "fields": {"code": "x"}}).encode() + b"\n"
+    with ControlServer(tmp_path, {"deactivate_kill": lambda who, fields: heard.append(who) or {}}):
+        answers = []
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(tmp_path / "control.sock"))
+                s.sendall(line)
+                answers.append(json.loads(s.makefile().readline()))
+    assert [a["ok"] for a in answers] == [True, False] and len(heard) == 1
+
+
+def test_F77_not_flat_needs_a_reason_and_every_refusal_is_on_record(tmp_path):
+    clock = Clock(NOON)
+    ledger = Ledger(":memory:", clock)
+    kill = switch(tmp_path, ledger, Hand(clock, NOON + timedelta(days=1)))
+    kill.activate("drill")
+    right = code_of(NOON.date())
+    compared(ledger)
+    with pytest.raises(InputError, match="not flat"):
+        kill.deactivate(right, "Eve")
+    with pytest.raises(InputError, match="not flat"):
+        kill.deactivate(right, "Eve", still_held="  ")
+    assert [e.body["action"] for e in ledger.events("kill")][-2:] == ["refused", "refused"] and kill.is_active
+    kill.deactivate(right, "Ada", still_held="AAA is halted")
+    assert ledger.last("kill").body["still_held"] == "AAA is halted" and kill.state is BreakerState.HALTED
+    for who, why in (("", "x"), ("Ada", " ")):
+        with pytest.raises(InputError, match="name"):
+            kill.resume(who, why)
+    kill.resume("Ada", "looked at it")
+    assert kill.state is BreakerState.NORMAL
+
+
+def test_F77_a_kill_that_comes_while_another_is_lifted_stays(tmp_path, killed):
+    class Slow(Hand):
+        def suspend(self, on):
+            if not on:
+                killed.sentinel.write_text("kill-20260120T121500 somebody else\n")
+            return True
+
+    killed.engine = Slow(killed.clock)
+    killed.deactivate(code_of(NOON.date()), "Ada")
+    assert killed.is_active and killed.sentinel.read_text().startswith("kill-20260120T121500")
+    assert killed.latch("again") == "kill-20260120T121500"
+
+
+# Files and disks
+
+
+@pytest.mark.parametrize("text", ["", "null", "{}", "{torn", '{"active": false}', "\ufeff", "[]"])
+def test_F58_an_unreadable_kill_file_means_killed(text, tmp_path):
+    kill = switch(tmp_path, Ledger(":memory:", Clock(NOON)))
+    assert not kill.is_active
+    kill.path.parent.mkdir()
+    kill.path.write_text(text)
+    assert kill.is_active and kill.state is BreakerState.EMERGENCY and "cannot be read" in kill.status()["reason"]
+    kill.save_state()
+    assert kill.path.read_text() == text
+
+
+def test_a_sentinel_by_hand_is_a_kill_with_its_reason(tmp_path):
+    clock = Clock(NOON)
+    ledger = Ledger(":memory:", clock)
+    kill = switch(tmp_path, ledger, Hand(clock))
+    kill.sentinel.write_text("the market has gone mad")
+    assert kill.is_active and kill.halted() and kill.status()["reason"] == "the market has gone mad"
+    kill.go_on()
+    assert next(iter(ledger.events("kill"))).body["reason"] == "the market has gone mad" and kill.sentinel.read_text().startswith("kill-")
+    kill.sentinel.unlink()
+    kill.sentinel.touch()
+    assert KillSwitch(None, clock, None, tmp_path).status()["reason"] == "the market has gone mad"  # the file knows
+    kill.path.unlink()
+    assert "KILL is there" in KillSwitch(None, clock, None, tmp_path).status()["reason"]
+
+
+def test_F56_a_kill_on_a_full_disk_sells_without_the_ledger_and_the_next_desk_adopts_it(world):
+    at(world)
+    plan(world, names(world, 3))
+    work(world)
+    with full_disk(wal_size(world)):
+        report = world.desk.kill.activate("drill")
+    assert report["flat"] is True and report["without_ledger"] and held_by(world) == {} and world.violations == []
+    assert all(c.startswith(BARE) for c in bare_ids(world.folder / "state" / "kill-emergency.jsonl"))
+    world.restart()
+    world.desk.look(world.session)
+    assert world.desk.kill.is_flat
+    world.desk.gate.ready = False
+    world.desk.ready(world.session)
+    assert world.desk.booked_positions() == {} and {o.state for o in world.ledger.orders() if o.purpose is Purpose.KILL} <= {OrderState.FILLED}
+
+
+def test_F56_without_any_disk_it_says_what_it_does_on_stderr(tmp_path, capsys):
+    journal = Journal(tmp_path / "no" / "such" / "folder", Clock(NOON))
+    journal.note("sell", symbol="AAA")
+    assert '"what": "sell"' in capsys.readouterr().err
+    (tmp_path / "file").write_text('{"what": "sell", "client_order_id": "v23-kill-a"}\n{torn\n[1]\n{"what": "report"}\n')
+    assert bare_ids(tmp_path / "file") == ["v23-kill-a"] and bare_ids(tmp_path / "none") == []
+
+
+def test_bare_hands_sell_what_they_can_and_say_what_they_cannot(world):
+    at(world)
+    chosen = names(world, 3)
+    plan(world, chosen)
+    work(world)
+    hands = BareHands(world.desk.broker, world.clock, Journal(world.folder / "journal", world.clock))
+    submit = world.desk.broker.submit
+
+    def refuses(body, client=None):
+        if f'"{chosen[1]}"' in body:
+            from v23.errors import Rejected
+
+            raise Rejected("halted", 403, 40310000)
+        return submit(body)
+
+    world.desk.broker.submit = refuses
+    report = hands.liquidate("kill-x", max_rounds=8)
+    assert report["flat"] is False and report["left"] == {chosen[1]: {"quantity": "10", "reason": "halted"}}
+    world.desk.broker.submit = submit
+    again = BareHands(world.desk.broker, world.clock, hands.journal)  # another process, with the same kill
+    assert again.liquidate("kill-x")["flat"] is True and held_by(world) == {}
+    sales = [o for o in world.exchange.orders.values() if o.side is Side.SELL]
+    assert len(sales) == 3 == len({o.symbol for o in sales})
+
+
+def test_F76_two_pairs_of_bare_hands_place_the_same_order(world):
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    both = [BareHands(world.desk.broker, world.clock, Journal(world.folder / "journal", world.clock)) for _ in range(2)]
+    for p in world.desk.broker.positions():
+        for hands in both:
+            hands._sell("kill-x", p, {})
+    world.clock.sleep(5)
+    assert len([o for o in world.exchange.orders.values() if o.side is Side.SELL]) == 2
+    assert both[1].why and set(both[1].why.values()) == {"its sale is not listed yet"}
+
+
+def test_bare_hands_wait_for_the_bell(world):
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    world.wait_until(session_hours(world.session).close + timedelta(hours=1))
+    hands = BareHands(world.desk.broker, world.clock, Journal(world.folder / "journal", world.clock))
+    report = hands.liquidate("kill-x")
+    assert report["market_open"] is False and len(world.exchange.open_orders) == 2
+    assert hands.cancel_everything() == 0 and len(world.exchange.open_orders) == 2  # its own sales stay
+    world.wait_until(report["opens_at"] + timedelta(minutes=1))
+    assert hands.liquidate("kill-x")["flat"] is True
+
+
+def test_a_kill_from_outside_leaves_an_owned_folder_to_its_owner(world):
+    kill = KillSwitch(None, world.clock, None, world.folder / "state")
+    report = kill.activate("drill", "Ada")
+    assert report["flat"] is None and "latched" in report["note"] and world.desk.kill.is_active
+    with pytest.raises(OwnedError):
+        kill.deactivate("CONFIRM-20260112", "Ada")
+
+
+def test_a_ledger_that_fails_without_spare_hands_is_an_error_after_the_latch(tmp_path):
+    (tmp_path / "execution").mkdir()
+    (tmp_path / "execution" / "ledger.sqlite3").write_bytes(b"no database" * 200)
+    with pytest.raises(LedgerError):
+        switch(tmp_path, None).activate("drill")
+    assert switch(tmp_path, None).is_active
+    spare = Hand(Clock(NOON))
+    report = switch(tmp_path, None, spare=spare).activate("drill")
+    assert report["flat"] is True and report["not_written"] and len(spare.tries) == 1
+
+
+def test_a_broker_that_cannot_be_told_to_refuse_orders_is_said(tmp_path):
+    class Deaf(Hand):
+        def suspend(self, on):
+            raise BrokerError("no answer")
+
+    clock = Clock(NOON)
+    kill = switch(tmp_path, Ledger(":memory:", clock), Deaf(clock))
+    assert kill.activate("drill")["not_suspended"] == "no answer" and kill.is_flat
+
+
+def test_a_kill_with_nothing_to_sell_with_is_latched(tmp_path):
+    clock = Clock(NOON)
+    kill = switch(tmp_path, Ledger(":memory:", clock))
+    assert kill.activate("drill")["flat"] is None and kill.is_active
+    with pytest.raises(InputError, match="nothing to go on with"):
+        switch(tmp_path / "other", Ledger(":memory:", clock)).pursue(1)
+    with pytest.raises(InputError, match="active"):
+        kill.resume("Ada", "x")
+    assert kill.status() == {"active": True, "needs_resume": False, "reason": "drill", "state": "EMERGENCY", "flat": False}
+
+
+def test_quantities_of_the_books_decide_what_is_sold_at_once(world):
+    at(world)
+    (symbol,) = names(world, 1)
+    plan(world, [symbol], quantity=7)
+    work(world)
+    world.exchange.handle("POST", "/v2/orders", {}, json.dumps({"symbol": symbol, "qty": "5", "side": "buy", "type": "market", "time_in_force": "day"}).encode())
+    world.clock.sleep(5)
+    assert world.desk.kill.activate("drill")["flat"] is True
+    assert sum((o.filled for o in world.exchange.orders.values() if o.side is Side.SELL), Decimal(0)) == 12
