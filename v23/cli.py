@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import cli_alerts  # noqa: F401  (registers its commands)
 from . import cli_risk  # noqa: F401  (its commands)
 from . import cli_ops  # noqa: F401
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say

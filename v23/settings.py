@@ -111,6 +111,8 @@ class MonitoringSettings:
     rebalance_time: str = "15:30"  # New York
     heartbeat_s: float = 60.0
     alert_rate_limit_s: float = 60.0  # Between same alerts
+    alerts_per_hour: int = 20  # Per channel; the first of a critical alert is outside it
+    metrics_port: int = 0  # Prometheus on 127.0.0.1; 0 is off
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob("HOLDING_SESSIONS", "strategy", "holding_sessions", "sessions", low=1, high=1000),
     Knob("HEARTBEAT_INTERVAL", "monitoring", "heartbeat_s", "seconds", low=1.0, high=3600.0),
     Knob("ALERT_RATE_LIMIT", "monitoring", "alert_rate_limit_s", "seconds", low=0.0, high=86_400.0),
+    Knob("ALERTS_PER_HOUR", "monitoring", "alerts_per_hour", "messages", low=2, high=1000),
+    Knob("METRICS_PORT", "monitoring", "metrics_port", "port, 0 is off", low=0, high=65_535),
     Knob("MIN_PAPER_DAYS", "validation", "min_sessions", "sessions", low=14, high=10_000),
     Knob("MIN_PAPER_TRADES", "validation", "min_trades", "round trips", low=20, high=1_000_000),
 )
@@ -225,7 +229,9 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-SECRETS = ("ALPACA_API_KEY", "ALPACA_API_SECRET", "ALERT_EMAIL_PASSWORD", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN")
+SECRETS = (
+    "ALPACA_API_KEY", "ALPACA_API_SECRET", "ALERT_EMAIL_PASSWORD", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "ALERT_PUSH_URL", "DEAD_MAN_URL",
+)  # fmt: skip  (the addresses of push services carry their token)
 TEXTS = {
     "V23_MODE": "simulated",
     "V23_ACCOUNT_ID": "",
@@ -237,10 +243,12 @@ TEXTS = {
     "ALPACA_FEED": "iex",
     "SMTP_HOST": "",
     "SMTP_PORT": "587",
+    "SMTP_SECURITY": "auto",
     "ALERT_EMAIL_SENDER": "",
     "ALERT_EMAIL_RECIPIENT": "",
     "TWILIO_PHONE_FROM": "",
     "TWILIO_PHONE_TO": "",
+    "TWILIO_URL": "https://api.twilio.com",
 }
 MODES = ("simulated", "paper", "live")
 LIVE_HOST = "https://api.alpaca.markets"

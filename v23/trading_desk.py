@@ -28,6 +28,7 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, trades_by_session
+from .adapters.alert_channels import open_outbox
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
@@ -432,8 +433,12 @@ class OwnedState:
         self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
-        self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state)
         self._look_at_snapshots(state)
+        self.alerts = open_outbox(self.ledger, self.clock, self.settings, state)
+        self._closers.append(self.alerts.close)  # before the ledger
+        self.kill.alerts = self.alerts
+        self.dashboard = MonitoringDashboard(self.ledger, self.clock, self.settings, state, self.alerts)
+        self._closers.append(self.dashboard.close)
 
     def _look_at_snapshots(self, state: Path) -> None:
         "Put damaged snapshots aside, they are written anew; one that knows more than the ledger means the ledger is not the last one."
@@ -530,6 +535,7 @@ class TellingDesk(ReadingDesk):
         if abs(gate.clock_skew_s) > NOTED_SKEW_S:
             self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
         gate.marks = {p.symbol: float(p.current_price) for p in positions}
+        self.dashboard.saw("api_connection")
         self.show(account, positions, reading)
 
     def show(self, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
@@ -558,6 +564,7 @@ class WatchingDesk(TellingDesk):
         elif self.kill.is_active and not self.kill.is_flat:
             self.kill.activate("going on with a kill that is not flat", who="desk")
         self._tell_gate(session, account, positions, reading)
+        self.alerts.tick()
         return account, positions
 
     def rebase_peak(self, who: str, why: str) -> dict[str, Any]:
@@ -571,6 +578,7 @@ class WatchingDesk(TellingDesk):
 
     def look_again(self) -> bool:
         "Look when the last look is getting old, or something was sold since; False when the broker does not answer."
+        self.alerts.tick()
         sold = any(f.side is Side.SELL and self.gate.looked_at and f.at >= self.gate.looked_at for f in self.ledger.fills()[-100:])
         if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2 and not sold:
             return True
@@ -620,12 +628,13 @@ class SavingDesk(ComparingDesk):
         result = work(session)
         status = "failed" if result.get("stops") else "done"
         self.ledger.record("job", {"name": name, "session": session, "status": status, "result": result})
+        self.alerts.tick()
         return self.ledger.job(name, session)["result"]  # type: ignore[index]
 
     def save_state(self) -> None:
         "Write every documented snapshot from the ledger."
-        if points := equity_points(self.ledger):
-            self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), points[-1].session)
+        self.dashboard.update(self.wiring.sectors)
+        self.dashboard.entries_allowed, self.dashboard.killed = not (self.breakers.entries_stopped or self.gate.pauses() or self.kill.is_active), self.kill.is_active
         self.manager.save_state()
         self.sizer.save_state(self.ledger.last_seq, self.clock.now())
         self.breakers.save_state()
@@ -837,7 +846,7 @@ class DailyDesk(RebalancingDesk):
         if session not in {p.session for p in equity_points(self.ledger)}:
             self.ledger.record("session_closed", closed)
         self.take_back(demotion_cause(self.breakers.state, None, None, self.settings.validation.margin_per_year, None))
-        self.dashboard.update(self.wiring.sectors, quality_of(self.ledger), session)
+        self.ledger.record("metrics", {"session": session, "metrics": self.dashboard.update(self.wiring.sectors)})
         delivered = self.dashboard.send_daily_summary()
         self.save_state()
         summary = {"session": session, "equity": account.equity, "gross exposure": gross, "positions": len(held), "breakers": self.breakers.state.name, "differences": len(findings), "summary sent to": ", ".join(delivered)}

@@ -148,6 +148,7 @@ TARGETS = (
     Target("fill_rate_pct", "%", 98.0, 95.0, 90.0, True),
     Target("avg_slippage_bps", "bps", 10.0, 15.0, 25.0, False),
     Target("api_uptime_pct", "%", 99.9, 99.5, 99.0, True),
+    Target("errors_per_week", "a week", 1.0, 3.0, 7.0, False),  # critical is more than one a day
     Target("sharpe_30d", "", 1.3, 1.0, 0.5, True),
 )
 
@@ -161,7 +162,7 @@ def grade(target: Target, value: float | None) -> str:
         return "critical"
     if worse(target.warning):
         return "warning"
-    return "watch" if worse(target.target) else "ok"
+    return "ok" if (value > target.target if target.higher else value < target.target) else "watch"
 
 # %% ../../nbs/components/50_metrics.ipynb #a15d2694
 def change_since(equities: Sequence[tuple[date, float]], start: date) -> float | None:
@@ -187,7 +188,8 @@ def dashboard_metrics(
     start_equity: float,
     pending_orders: int,
     errors_today: int,
-    now: datetime,
+    last_heartbeat: datetime | None,
+    latency_ms: float | None = None,
 ) -> dict[str, Any]:
     "Every DASHBOARD_METRICS name of the document, profits net of deposits and withdrawals; None where it cannot be known yet."
     if not closes:
@@ -215,5 +217,5 @@ def dashboard_metrics(
         "portfolio_beta": portfolio_beta(returns, market), "sector_concentration": dict(sorted(by_sector.items())),
         "largest_position_pct": max(values.values(), default=0.0) / equity * 100, "avg_slippage_bps": slippage_stats(quality)["mean_bps"],
         "fill_rate_pct": None if rate is None else rate * 100, "pending_orders": pending_orders, "orders_today": len(today),
-        "api_latency_ms": None, "last_heartbeat": now, "error_count_today": errors_today,
+        "api_latency_ms": latency_ms, "last_heartbeat": last_heartbeat, "error_count_today": errors_today,
     }  # fmt: skip
