@@ -21,6 +21,7 @@ import tempfile
 import time
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def delayed(client: Any, seconds: float) -> Any:
     return client
 
 
+def serve(panel: Any, start: datetime, line: Any) -> None:
+    "The exchange, in a process of its own as it would be on a machine of its own; it answers on `line` how many requests it had."
+    from v23.simulator.exchange import Exchange
+    from v23.simulator.server import SimulatorServer
+
+    with SimulatorServer(Exchange(panel, 7, start, Decimal(10**8)), speed=1.0) as server:
+        line.send(server.url)
+        while line.recv() == "requests":
+            line.send(server.shell.requests)
+
+
 class Round:
     "A fresh exchange and a fresh ledger for one measurement."
 
@@ -63,18 +75,16 @@ class Round:
         from v23.execution_engine import ExecutionEngine
         from v23.market_calendar import NEW_YORK
         from v23.settings import ExecutionSettings, Secret
-        from v23.simulator.exchange import Exchange
-        from v23.simulator.server import SimulatorServer
-
         start = datetime(*START, tzinfo=NEW_YORK)
         self.names = panel.symbols[:orders]
         self.settings = ExecutionSettings(concurrent_orders=connections, spread_threshold_bps=1e4, max_spread_bps=1e4)  # market orders all
-        self.exchange = Exchange(panel, 7, start, Decimal(10**8))
-        self.server = SimulatorServer(self.exchange, speed=1.0)
-        self.server.__enter__()
+        self.line, theirs = get_context("spawn").Pipe()
+        self.server = get_context("spawn").Process(target=serve, args=(panel, start, theirs), daemon=True)
+        self.server.start()
+        url = self.line.recv()
         self.clock = RunningClock(start)
         keys = (Secret("bench"), Secret("bench"))
-        self.broker = AlpacaAPI(*keys, self.server.url, self.server.url, self.settings, self.clock, concurrency=connections)
+        self.broker = AlpacaAPI(*keys, url, url, self.settings, self.clock, concurrency=connections)
         make = self.broker._make
         self.broker._make = lambda: delayed(make(), latency_s)
         self.broker.trading = self.broker._make()
@@ -96,10 +106,16 @@ class Round:
             made.append((plan_order(intent, quotes[symbol], now, now + timedelta(hours=2), self.settings), self.engine.gate(intent, None, ())))
         return made
 
+    def requests(self) -> int:
+        "HTTP requests the exchange has answered."
+        self.line.send("requests")
+        return int(self.line.recv())
+
     def close(self) -> None:
         self.broker.close()
         self.ledger.close()
-        self.server.__exit__()
+        self.line.send("end")
+        self.server.join()
 
 
 def engine_round(round_: Round) -> dict[str, float]:
@@ -116,14 +132,14 @@ def engine_round(round_: Round) -> dict[str, float]:
 
     send_all, sent = round_.engine.wire.send_all, [0.0]
 
-    def timed(orders: Any) -> Any:
+    def timed(*orders: Any) -> Any:
         began = time.perf_counter()
-        done = send_all(orders)
+        done = send_all(*orders)
         sent[0] += time.perf_counter() - began
         return done
 
     round_.ledger.record_all, round_.engine.wire.send_all = counted, timed  # type: ignore[method-assign]
-    requests, began = round_.server.shell.requests, time.perf_counter()
+    requests, began = round_.requests(), time.perf_counter()
     round_.broker.account(), round_.broker.positions(), round_.broker.market_clock()
     round_.engine.plan(round_.items())
     round_.engine.work(date(*START[:3]), round_.clock.now() + timedelta(minutes=1))
@@ -131,7 +147,7 @@ def engine_round(round_: Round) -> dict[str, float]:
     filled = sum(o.filled_quantity == o.quantity for o in round_.ledger.orders())
     if filled < len(round_.names):
         raise SystemExit(f"bench_orders: {filled} of {len(round_.names)} orders filled")
-    return {"send_s": sent[0], "wall_s": wall, "requests": round_.server.shell.requests - requests, "commits": commits[0], "journal_s": commits[1]}
+    return {"send_s": sent[0], "wall_s": wall, "requests": round_.requests() - requests, "commits": commits[0], "journal_s": commits[1]}
 
 
 def naive_round(round_: Round) -> dict[str, float]:
@@ -141,13 +157,13 @@ def naive_round(round_: Round) -> dict[str, float]:
     from alpaca.trading.requests import MarketOrderRequest
 
     trading, data = round_.broker.trading, round_.broker.data
-    requests, began = round_.server.shell.requests, time.perf_counter()
+    requests, began = round_.requests(), time.perf_counter()
     for symbol in round_.names:
         data.get_stock_latest_quote(StockLatestQuoteRequest(symbol_or_symbols=symbol))
         order = trading.submit_order(MarketOrderRequest(symbol=symbol, qty=10, side=OrderSide.BUY, time_in_force=TimeInForce.DAY))
         trading.get_order_by_id(order["id"])
     wall = time.perf_counter() - began
-    return {"wall_s": wall, "requests": round_.server.shell.requests - requests}
+    return {"wall_s": wall, "requests": round_.requests() - requests}
 
 
 def fsync_floor(folder: Path, times: int, size: int = 1_000) -> float:

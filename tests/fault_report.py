@@ -15,18 +15,7 @@ IDS = tuple(f"F{n}" for n in (*range(1, 46), *range(53, 72), *range(78, 82)))  #
 FOUND = re.compile(r"(?<![A-Za-z0-9])F(\d{1,2})(?=_)")
 NOT_THE_DESK = ("test_simulator",)  # What the exchange can do wrong is not yet what the desk makes of it
 PENDING: dict[str, str] = {
-    "F13": "mode and host are compared; the account id is not pinned yet",
-    "F23": "there is no trade-updates stream to reconnect yet; polling alone carries the desk",
-    "F24": "kinds of order are told apart and stop entries; foreign ones are not counted in exposure yet",
-    "F25": "there is no trade-updates stream to feed strange frames to yet",
-    "F33": "an asset that is no longer tradable has no list of its own yet",
-    "F35": "positions are compared by symbol, not by asset id yet",
-    "F36": "sizes are whole shares; what is left of a fraction is not flagged as dust yet",
-    "F40": "purchases are cut to the cash at the plan, not to the buying power at the send yet",
-    "F45": "a trade by hand is a difference that stops entries; it is not taken into the limits yet",
     "F54": "nothing restarts a desk that ended with an exception yet",
-    "F57": "a restored backup keeps entries off; a deleted ledger beside newer snapshots does not yet",
-    "F59": "a damaged ledger keeps the desk from opening; there is no safe mode that opens without entries yet",
 }
 
 

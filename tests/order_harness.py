@@ -554,19 +554,19 @@ class World(Trader):
     def quiet(self) -> Iterator[None]:
         "Nothing goes wrong meanwhile."
         faults = self.exchange.faults
-        waiting, was, calm = faults.waiting, faults.on, self.calm
-        faults.waiting, faults.on, self.calm = [], False, True
+        waiting, was, calm, orders = faults.waiting, faults.on, self.calm, self.exchange.order_faults
+        faults.waiting, faults.on, self.calm, self.exchange.order_faults = [], False, True, type(orders)()
         try:
             yield
         finally:
-            faults.waiting, faults.on, self.calm = waiting, was, calm
+            faults.waiting, faults.on, self.calm, self.exchange.order_faults = waiting, was, calm, orders
 
     # -- the verdict
 
     def settle(self) -> None:
         "The trouble ends; the desk starts once more and has time to find everything."
+        self.exchange.order_faults.clear()
         with self.quiet():
-            self.exchange.order_faults.clear()
             self.kill_at, self.crash_at = 0, None
             self.clock.sleep(240)
             self.restart()

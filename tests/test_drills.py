@@ -44,7 +44,7 @@ def test_a_kill_switch_that_does_not_sell_fails_its_drill(tmp_path, monkeypatch)
         desk.rebalance()
         steps = {s.name: s.passed for s in kill_drill(desk, "Ada")}
     assert steps["flat"] and not steps["positions at the broker"]
-    assert not evidence("kill_switch", [s for s in map(lambda i: step(i[0], True, i[1]), steps.items())], "Ada", real_clock().now(), "simulated")["passed"]
+    assert not evidence("kill_switch", [step(name, True, passed) for name, passed in steps.items()], "Ada", real_clock().now(), "simulated")["passed"]
 
 
 def test_a_live_account_is_never_drilled(tmp_path):

@@ -79,6 +79,116 @@ def test_F76_a_kill_sells_nothing_twice_when_the_positions_lag_behind_the_orders
     assert not [o for o in world.exchange.orders.values() if o.side is Side.SELL and o.opens]
 
 
+def test_F76_the_day_goes_on_with_no_sale_of_a_kill(world):
+    at(world)
+    world.exchange.configurations["no_shorting"] = False
+    (symbol,) = names(world, 1)
+    plan(world, [symbol])
+    work(world)
+    world.exchange.plan_order_fault("no_fill")
+    world.desk.kill.activate("drill")  # its first sale never trades, and is canceled when the kill goes on
+    world.exchange.order_faults.clear()
+    world.exchange.faults.add("GET", "/v2/account/activities/FILL", "error", times=6, status=500)  # the books lag behind the orders
+    world.desk.look(world.session)
+    assert held_by(world) == {} and fills_of(world) == {symbol: 10}
+    sales = sum(o.side is Side.SELL for o in world.ledger.orders())
+    world.exchange.faults.add("GET", "/v2/account/activities/FILL", "error", times=6, status=500)
+    world.desk.engine.work(world.session, session_hours(world.session).window(world.settings.risk)[1])
+    assert sum(o.side is Side.SELL for o in world.ledger.orders()) == sales == 2 and world.violations == []
+
+
+def test_F37_shares_an_order_says_are_sold_are_not_sold_again_while_the_books_lag(world):
+    at(world)
+    world.exchange.configurations["no_shorting"] = False
+    (symbol,) = names(world, 1)
+    plan(world, [symbol])
+    work(world)
+    plan(world, [symbol], Side.SELL, purpose=Purpose.EXIT)
+    world.exchange.faults.add("GET", "/v2/account/activities/FILL", "error", times=6, status=500)
+    work(world)
+    assert held_by(world) == {} and fills_of(world) == {symbol: 10}
+    quote = world.desk.broker.quotes([symbol])[symbol]
+    again = world.wish(symbol, Side.SELL, Decimal(10), Purpose.EXIT, world.session, quote, "again")
+    assert again[1].reasons == ("quantity",)
+    settled(world)
+
+
+def by_hand(world: World, **order: str) -> None:
+    "An order at the broker's page."
+    import json
+
+    body = {"side": "buy", "type": "market", "time_in_force": "day"} | order
+    assert world.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode()).status == 200
+    world.clock.sleep(5)
+
+
+def test_F36_an_exit_sells_to_the_ninth_decimal_and_whole_shares_where_parts_do_not_trade(world):
+    from v23.simulator.account import fractionable
+
+    at(world)
+    first, second = [s for s in names(world, 14) if fractionable(s)][:2]
+    plan(world, [first, second])
+    work(world)
+    for s in (first, second):
+        by_hand(world, symbol=s, notional="12.34")
+    world.compare(world.session)
+    held = held_by(world)
+    assert fills_of(world) == held and all(q % 1 for q in held.values())
+    plan(world, [first], Side.SELL, held[first], Purpose.EXIT)
+    work(world)
+    assert first not in held_by(world)
+    world.exchange.configurations["fractional_trading"] = False
+    plan(world, [second], Side.SELL, held[second], Purpose.EXIT)
+    work(world)
+    assert held_by(world) == {second: held[second] % 1}
+    report = world.desk.kill.activate("drill")
+    assert not report["flat"] and set(report["left"]) == {second}
+    settled(world)
+
+
+def test_F36_dust_is_named_and_stops_nothing(world):
+    at(world)
+    symbol, other = names(world, 2)
+    plan(world, [symbol])
+    work(world)
+    by_hand(world, symbol=symbol, notional="12.34")
+    world.compare(world.session)
+    by_hand(world, symbol=symbol, side="sell", qty=str(held_by(world)[symbol] - Decimal("0.0003")))
+    findings, stops = world.desk.reconcile(world.session)
+    assert any("worth less than a dollar" in f for f in findings) and stops == []
+    assert held_by(world) == fills_of(world) == {symbol: Decimal("0.0003")}
+    plan(world, [other], note="more")
+    work(world)
+    assert other in held_by(world)
+
+
+def test_F40_money_that_is_gone_shrinks_the_purchases_and_is_no_error(tmp_path):
+    world = World(3, tmp_path, Storm(), cash=Decimal(30_000))
+    try:
+        at(world, 30)
+        chosen = names(world, 4)
+        quotes = world.desk.broker.quotes(chosen)
+        wanted = {s: int(2_500 / q.ask) for s, q in quotes.items()}
+        by_hand(world, symbol=next(s for s in world.panel.symbols if s not in chosen), qty="1", side="buy")
+        for s in chosen:
+            plan(world, [s], quantity=wanted[s])
+        world.exchange.cash = Decimal(6_000)  # somebody has taken the rest
+        world.desk.look(world.session)
+        world.desk.gate.equity = 30_000.0  # the caps are not what this is about
+        world.desk.look_again = lambda: True
+        world.desk.engine.refresh = lambda: True
+        work(world)
+        held = held_by(world)
+        assert [held[s] for s in chosen[:2]] == [wanted[s] for s in chosen[:2]] and 0 < held[chosen[2]] < wanted[chosen[2]]
+        sent = [o for o in world.ledger.orders() if o.attempts]
+        assert {o.state for o in sent} == {OrderState.FILLED} and errors(world) == []
+        assert {o.reason for o in world.ledger.orders() if not o.attempts} == {"buying_power"}
+        assert 0 <= float(world.desk.broker.account().cash) < 500
+        settled(world)
+    finally:
+        world.close()
+
+
 def rests(world: World, symbol: str, price: str = "1.00", quantity: int = 10) -> None:
     "One purchase that waits far below the market, sent."
     from v23.domain import ChildOrder, OrderType

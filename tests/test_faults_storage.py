@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 from order_harness import Storm, World
-from test_faults_order_path import at, fills_of, held_by, names, plan, settled, work
+from test_faults_order_path import at, errors, fills_of, held_by, names, plan, settled, work
 
 from v23.adapters.ledger import Ledger
 from v23.adapters.ledger_files import backup_ledger, restore_ledger
 from v23.adapters.snapshots import read_snapshot, write_atomic
-from v23.domain import OrderState
+from v23.domain import OrderState, Purpose, Side
 from v23.errors import LedgerError, V23Error
 from v23.market_calendar import session_hours
+from v23.trading_desk import safe_mode
 
 
 @pytest.fixture
@@ -211,17 +212,107 @@ def test_F59_a_flipped_bit_is_found_or_changes_nothing(traded, tmp_path, v23_see
     assert found > 30
 
 
-def test_F59_a_desk_with_a_damaged_ledger_does_not_open(world):
-    at(world)
-    plan(world, names(world, 1))
-    work(world)
-    world.ledger._db.execute("UPDATE events SET body=replace(body, '10', '11') WHERE kind='fill'")
+def damaged(world: World, *statements: str) -> None:
+    "The desk ends, and somebody or something writes to its ledger past it."
+    for statement in statements:
+        world.ledger._db.execute(statement)
     world.drop()
-    asked = world.wire.requests
-    with pytest.raises(LedgerError):
-        world.start()
-    assert world.wire.requests == asked
-    world.desk.close()
+
+
+def aside(world: World) -> list[Path]:
+    return sorted((world.folder / "state" / "execution").glob("ledger.damaged-*.sqlite3"))
+
+
+DAMAGES = {
+    "an event": ("UPDATE events SET body=replace(body, '10', '11') WHERE seq=(SELECT max(seq) FROM events WHERE kind='fill')",),
+    "an event is gone": ("DELETE FROM events WHERE seq=(SELECT min(seq) + 3 FROM events WHERE kind='order')",),
+    "a table": ("DELETE FROM fills",),
+    "all of it": ("DROP TABLE events",),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_F59_a_desk_with_a_damaged_ledger_opens_in_safe_mode_sells_and_buys_nothing(what, world):
+    at(world)
+    chosen = names(world, 3)
+    plan(world, chosen[:2])
+    work(world)
+    held = held_by(world)
+    damaged(world, *DAMAGES[what])
+    world.start()
+    (kept,) = aside(world)
+    why = safe_mode(world.ledger)
+    assert why and kept.name in why and world.ledger.verify() == world.ledger.last_seq
+    before = len(world.exchange.orders)
+    world.desk.look(world.session)
+    plan(world, chosen, note="more")
+    work(world)
+    assert len(world.exchange.orders) == before and ("critical", "LEDGER_DAMAGED") in errors(world)
+    leave = chosen[0]
+    plan(world, [leave], Side.SELL, held[leave], Purpose.EXIT, "leave")
+    work(world)
+    assert leave not in held_by(world) and world.violations == []
+    world.restart()
+    assert safe_mode(world.ledger) and aside(world) == [kept]  # another start changes nothing
+    world.desk.accept("somebody", "compared with the broker's page")
+    world.desk.look(world.session)
+    plan(world, chosen[2:], note="after")
+    work(world)
+    assert chosen[2] in held_by(world) and fills_and_accepted(world) == held_by(world)
+
+
+def fills_and_accepted(world: World) -> dict[str, Decimal]:
+    return {s: q for s, q in world.ledger.positions().items() if q}
+
+
+def test_F59_a_kill_with_a_damaged_ledger_sells_everything(world):
+    at(world)
+    plan(world, names(world, 3))
+    work(world)
+    damaged(world, "UPDATE events SET body='{}' WHERE seq=2")
+    world.start()
+    assert world.desk.kill.activate("drill")["flat"] and held_by(world) == {} and world.violations == []
+
+
+def test_F59_a_kill_that_is_latched_outlives_the_ledger(world):
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    world.desk.kill.activate("drill")
+    damaged(world, "UPDATE events SET body='{}' WHERE seq=2")
+    world.start()
+    assert world.desk.kill.is_active
+    world.desk.look(world.session)
+    plan(world, names(world, 2), note="more")
+    work(world)
+    assert held_by(world) == {} and world.violations == []
+
+
+@pytest.mark.parametrize("nth", range(1, 4))
+def test_F59_a_process_that_dies_while_it_mends_is_followed_by_one_that_mends(nth, world, monkeypatch):
+    from order_harness import Died
+
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    events = world.ledger.last_seq
+    damaged(world, "UPDATE events SET body='{}' WHERE seq=7")
+    real, calls = os.replace, [0]
+
+    def dies(*paths):
+        calls[0] += 1
+        if calls[0] == nth:
+            raise Died
+        real(*paths)
+
+    monkeypatch.setattr(os, "replace", dies)
+    if nth <= 2:  # the note, the ledger
+        with pytest.raises(Died):
+            world.start()
+    monkeypatch.setattr(os, "replace", real)
+    world.start()
+    assert safe_mode(world.ledger) and "6 events of it verify" in safe_mode(world.ledger) and world.ledger.last_seq < events
+    assert not (world.folder / "state" / "execution" / ".mending").exists() and aside(world)
 
 
 def test_F57_a_restored_backup_keeps_entries_off_until_the_books_agree(world):

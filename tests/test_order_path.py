@@ -153,7 +153,7 @@ def test_F30_more_shares_than_ordered_are_booked_and_reported(desk):
 def test_F28_shares_that_trade_after_the_end_of_an_order_are_booked(desk):
     wide = [(replace(p, intent=replace(p.intent, reference_price=1.0), order_type=OrderType.LIMIT, children=()), d) for p, d in desk.plans(1)]
     desk.exchange.plan_order_fault("late_fill", seconds=30)
-    desk.engine._price = lambda plan, step, quote: planned_order(ChildOrder(step.seq, OrderType.LIMIT, step.quantity, desk.clock.now(), desk.clock.now() + timedelta(seconds=60), Decimal("1.00")), plan.intent, "simulated", "0")
+    desk.engine._price = lambda plan, step, quote, batch: planned_order(ChildOrder(step.seq, OrderType.LIMIT, step.quantity, desk.clock.now(), desk.clock.now() + timedelta(seconds=60), Decimal("1.00")), plan.intent, "simulated", "0")
     desk.engine.plan(wide)
     work = desk.engine.work
     desk.engine.settings = replace(QUICK, limit_reprices=0)

@@ -19,6 +19,7 @@ import typer
 from . import cli_risk  # noqa: F401  (its commands)
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
 from . import cli_breakers  # noqa: F401  (registers its commands)
+from . import cli_dashboard  # noqa: F401  (registers its commands)
 from .errors import InputError, V23Error
 
 # %% ../nbs/components/96_cli.ipynb #45779d4e

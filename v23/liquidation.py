@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KILL_ATTEMPTS', 'LAG_S', 'MAX_ROUNDS', 'CANCEL_AGAIN', 'AGES', 'EMERGENCY_FILE', 'BARE', 'Selling', 'untradable',
-           'kill_intent', 'surely_held', 'sellable', 'FlatteningView', 'Flattening', 'was_suspended', 'liquidate',
-           'report_of', 'bare_id', 'Journal', 'BareSales', 'BareHands', 'bare_ids', 'adopt_bare', 'bare_order']
+           'shares_of', 'kill_intent', 'surely_held', 'sellable', 'FlatteningView', 'Flattening', 'was_suspended',
+           'liquidate', 'report_of', 'bare_id', 'Journal', 'BareSales', 'BareHands', 'bare_ids', 'adopt_bare',
+           'bare_order']
 
 # %% ../nbs/components/815_liquidation.ipynb #a9bfa8f5
 import json
@@ -57,6 +58,11 @@ def untradable(ledger: Ledger) -> frozenset[str]:
     return frozenset(s for s, may in latest.items() if not may)
 
 
+def shares_of(available: Decimal, attempt: int) -> Decimal:
+    "Shares of one attempt: all of them, or every other time whole ones, since not every name trades in parts of a share."
+    return available // 1 if attempt % 2 == 0 and available >= 1 else available
+
+
 def kill_intent(position: Position, session: date, kill_id: str, attempt: int) -> OrderIntent:
     "A sale of everything available of one position, for one attempt of one kill."
     note = f"{kill_id}-{attempt}"
@@ -66,7 +72,7 @@ def kill_intent(position: Position, session: date, kill_id: str, attempt: int) -
         session=session,
         symbol=position.symbol,
         side=Side.SELL,
-        quantity=position.quantity_available,
+        quantity=shares_of(position.quantity_available, attempt),
         purpose=Purpose.KILL,
         reference_price=float(position.current_price),
     )
@@ -293,7 +299,7 @@ class BareSales:
         if number > KILL_ATTEMPTS:
             self.why.setdefault(p.symbol, "refused too often")
             return
-        body = {"symbol": p.symbol, "qty": format(p.quantity_available, "f"), "side": "sell", "type": "market", "time_in_force": "day", "client_order_id": cid}
+        body = {"symbol": p.symbol, "qty": format(shares_of(p.quantity_available, number), "f"), "side": "sell", "type": "market", "time_in_force": "day", "client_order_id": cid}
         self.journal.note("sell", client_order_id=cid, symbol=p.symbol, quantity=p.quantity_available)
         self.sent[cid] = now
         try:

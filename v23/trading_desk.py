@@ -6,11 +6,11 @@
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHOTS', 'KILL_SNAPSHOT', 'SIMULATED_KEYS',
            'ORDER_COLUMNS', 'equity_points', 'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades',
            'entries_today', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks', 'real_losses',
-           'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'Gate',
-           'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk',
-           'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
-           'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status', 'describe_status', 'open_existing',
-           'read_orders']
+           'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
+           'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
+           'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
+           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status',
+           'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -29,6 +29,8 @@ from .accounting import consecutive_losses, round_trips, trades_by_session
 from .adapters.alpaca import AlpacaAPI
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger_files import open_ledger
+from .adapters.live_view import LiveView
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
 from .backtest import backtest
@@ -39,7 +41,7 @@ from .errors import BrokerError, InputError, OwnedError, SettingsError, StateErr
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, untradable
+from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
@@ -215,6 +217,7 @@ class GateView:
     kill: KillSwitch
     sectors: Mapping[str, str]
     equity: float = math.nan  # Set by the desk from the account; unknown denies entries
+    buying_power: float = math.nan  # Dollars the broker let be spent when the account was read; never what it would lend
     daily_loss: float = math.nan
     marks: Mapping[str, float] | None = None  # Latest price per held symbol
     clock_skew_s: float = math.nan  # The broker's clock less ours; unknown or large denies entries
@@ -247,10 +250,23 @@ class GateView:
         "Seconds since the desk last read the account; NaN when it never did."
         return (self.clock.now() - self.looked_at).total_seconds() if self.looked_at else math.nan
 
+# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+@dataclass
+class PurseView(GateView):
+    "What may be bought and sold with what the desk last saw."
+
+    def purse(self, batch: Sequence[Order] = ()) -> float:
+        "Dollars purchases may still cost: the buying power of the last look, less what has left since and what is decided in this batch."
+        prices = reference_prices(self.ledger)
+        since = [o for o in self.ledger.orders() if o.side is Side.BUY and o.sent_at and self.looked_at and o.sent_at >= self.looked_at]
+        waiting = [o for o in batch if o.side is Side.BUY and not o.state.is_terminal]
+        cost = math.fsum(float(o.filled_quantity + o.reserved) * float(o.limit_price or prices.get(o.symbol, math.nan)) * (1 + RESERVED) for o in (*since, *waiting))
+        return self.buying_power - cost
+
     def available(self, symbol: str, selling: Decimal) -> Decimal:
         "Shares that may be sold: by the ledger, or, where the books differ, by the broker less what we sold since."
         if symbol not in quarantined(self.ledger) or self.looked_at is None:
-            return self.ledger.positions().get(symbol, Decimal(0)) - selling
+            return self.ledger.positions().get(symbol, Decimal(0)) - selling - sold_unbooked(self.ledger).get(symbol, Decimal(0))
         sold = sum((f.quantity for f in self.ledger.fills() if f.symbol == symbol and f.side is Side.SELL and f.at > self.looked_at), Decimal(0))
         had = self.positions[symbol].quantity_available if symbol in self.positions else Decimal(0)
         return max(Decimal(0), had - sold - selling)
@@ -262,9 +278,9 @@ class GateView:
             held[symbol] = max(held.get(symbol, Decimal(0)), self.positions[symbol].quantity)
         return held
 
-# %% ../nbs/components/85_trading_desk.ipynb #20287bbb
+# %% ../nbs/components/85_trading_desk.ipynb #8561d403
 @dataclass
-class Gate(GateView):
+class Gate(PurseView):
     "Builds the context of the nine checks and asks them; the only way to an order."
 
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
@@ -371,9 +387,8 @@ class OwnedState:
         self._closers: list[Callable[[], None]] = []
         self._lock = StateLock(wiring.state_dir)
         try:
-            self.ledger = Ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
+            self.ledger = open_ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
             self._closers.append(self.ledger.close)
-            self.ledger.verify()
             self._wire(wiring)
         except BaseException:
             self.close()
@@ -385,7 +400,7 @@ class OwnedState:
         self.kill = KillSwitch(self.ledger, self.clock, None, state)
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
-        self.gate.trouble = lambda: self.broker.trouble
+        self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
         self.kill.engine, self.engine.wire.halted = self.engine, self.kill.halted
         self.kill.spare = BareHands(self.broker, self.clock, Journal(state / EMERGENCY_FILE, self.clock))
         self.manager = ExecutionManager(self.engine)
@@ -470,7 +485,34 @@ class ReadingDesk(DeskCore):
         self.gate.frozen = frozenset(s.symbol for s in suspects)
 
 # %% ../nbs/components/85_trading_desk.ipynb #4071e27d
-class WatchingDesk(ReadingDesk):
+class TellingDesk(ReadingDesk):
+    "A desk that tells its gate, and whoever shows it to people, what it saw."
+
+    view: LiveView | None = None  # Shows people what is seen
+
+    def _tell_gate(self, session: date, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
+        gate = self.gate
+        gate.equity, gate.daily_loss = float(account.equity), reading.daily
+        gate.buying_power = float(min(account.cash, account.buying_power))
+        gate.suspended = account.suspended_by_user or account.trading_blocked
+        gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
+        gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
+        if abs(gate.clock_skew_s) > NOTED_SKEW_S:
+            self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
+        gate.marks = {p.symbol: float(p.current_price) for p in positions}
+        self.show(account, positions, reading)
+
+    def show(self, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
+        "Hand what was seen to whoever shows it to people."
+        if self.view is not None:
+            window = session_hours(reading.session).window(self.settings.risk)
+            self.view.saw(
+                account=account, positions=positions, at=self.clock.now(), pauses=self.gate.pauses(), breaker=self.breakers.state.name, window=window, entries_today=entries_today(self.ledger, reading.session),
+                reading={k: None if isinstance(v, float) and not math.isfinite(v) else v for k in ("session", "daily", "weekly", "drawdown", "peak", "day_start", "week_start", "consecutive_losses", "execution_errors", "api_errors") for v in [getattr(reading, k)]},
+            )  # fmt: skip
+
+# %% ../nbs/components/85_trading_desk.ipynb #359d5d56
+class WatchingDesk(TellingDesk):
     "A desk that watches its account."
 
     def look(self, session: date) -> tuple[Account, tuple[Position, ...]]:
@@ -498,8 +540,9 @@ class WatchingDesk(ReadingDesk):
         return done | {"state": self.breakers.state.name}
 
     def look_again(self) -> bool:
-        "Look when the last look is getting old; False when the broker does not answer."
-        if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2:
+        "Look when the last look is getting old, or something was sold since; False when the broker does not answer."
+        sold = any(f.side is Side.SELL and self.gate.looked_at and f.at >= self.gate.looked_at for f in self.ledger.fills()[-100:])
+        if self.gate.age_s <= MAX_ACCOUNT_AGE_S / 2 and not sold:
             return True
         try:
             self.look(session_of(self.clock.now()))
@@ -507,16 +550,6 @@ class WatchingDesk(ReadingDesk):
             self.engine.wire.error(kind_of(e), "LOOK_FAILED", str(e))
             return False
         return True
-
-    def _tell_gate(self, session: date, account: Account, positions: Sequence[Position], reading: LossReading) -> None:
-        gate = self.gate
-        gate.equity, gate.daily_loss = float(account.equity), reading.daily
-        gate.suspended = account.suspended_by_user or account.trading_blocked
-        gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
-        gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
-        if abs(gate.clock_skew_s) > NOTED_SKEW_S:
-            self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
-        gate.marks = {p.symbol: float(p.current_price) for p in positions}
 
 # %% ../nbs/components/85_trading_desk.ipynb #0680da1c
 class ComparingDesk(WatchingDesk):
@@ -881,6 +914,9 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
+    facts = {"mode": settings.mode, "source": panel.source, "synthetic": panel.synthetic, "strategy": wiring.strategy.name, "holding_sessions": wiring.strategy.holding_sessions}
+    desk.view = LiveView(desk.ledger, state_dir, settings, facts, panel.sectors)
+    desk._closers.append(desk.view.close)
     if stream:
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk

@@ -449,10 +449,11 @@ class AlpacaSender(AlpacaAccount):
         urgent, client = json.loads(body)["side"] == "sell", client or self.trading
         return parse_order(self._ask(lambda: client.post("/orders", json.loads(body)), urgent=urgent))
 
-    def submit_many(self, orders: Sequence[tuple[str, bool]], halted: Callable[[], bool]) -> list[BrokerOrder | BrokerError | None]:
-        """Send several orders, each once: the order, the error, or None for one that was not sent, in the order given.
+    def start_many(self, orders: Sequence[tuple[str, bool]], halted: Callable[[], bool]) -> Callable[[], list[BrokerOrder | BrokerError | None]]:
+        """Begin to send several orders, each once, and say how to wait for what came back.
 
-        An order is a body and whether it adds risk; one that does is not sent once `halted` says so.
+        An order is a body and whether it adds risk; one that does is not sent once `halted` says so. What came back is
+        the order, the error, or None for one that was not sent, in the order given.
         """
 
         def one(order: tuple[str, bool]) -> BrokerOrder | BrokerError | None:
@@ -463,11 +464,13 @@ class AlpacaSender(AlpacaAccount):
             except BrokerError as e:
                 return e
 
-        if self.concurrency == 1 or len(orders) == 1:
-            return [one(o) for o in orders]
+        if self.concurrency == 1:
+            answers = [one(o) for o in orders]
+            return lambda: answers
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.concurrency, "v23-orders")
-        return list(self._pool.map(one, orders))
+        coming = [self._pool.submit(one, o) for o in orders]
+        return lambda: [c.result() for c in coming]
 
     def _own_client(self) -> Any:
         "The client of this thread: a session of requests belongs to one."

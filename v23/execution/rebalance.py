@@ -18,6 +18,7 @@ from typing import Any
 from ..domain import BreakerState, Decision, OrderIntent, OrderPlan, Purpose, Quote, Side, Signal
 from .order_lifecycle import intent_key
 from .order_routing import collar_limit, plan_order
+from .reconciliation import DUST_USD
 from ..risk.pretrade_checks import PreTradeContext, evaluate
 from ..errors import InputError
 from ..settings import ExecutionSettings, Settings, SizingSettings
@@ -166,8 +167,10 @@ def plan_orders(view: DeskView, weights: Mapping[str, float], kept: Mapping[str,
     worst = {s: q.ask * (1 + settings.execution.collar_bps / 1e4) for s, q in view.quotes.items() if q.is_valid}
     targets = target_quantities(weights, view.equity, worst)  # a name at its cap is still within it when the price ticks up
     wanted = orders_for_targets(view.held, targets, prices, view.equity, settings.execution.turnover_buffer, kept)
+    dust = {s: f"dust: {q} shares worth less than {DUST_USD} dollar" for s, side, q, _ in wanted if side is Side.SELL and float(q) * prices.get(s, math.inf) < DUST_USD}
+    wanted = [w for w in wanted if w[0] not in dust]
     affordable = fit_to_cash(wanted, view.quotes, view.cash)
-    resized = dict(kept) | {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
+    resized = dict(kept) | dust | {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
     items: list[tuple[OrderPlan, Decision]] = []
     reserved: dict[str, float] = {}
     for symbol, side, quantity, purpose in wanted:

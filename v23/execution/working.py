@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from ..domain import Order, OrderPlan, OrderState, OrderType
+from ..domain import Order, OrderPlan, OrderState, OrderType, Purpose
 from ..settings import ExecutionSettings
 
 # %% ../../nbs/components/45_working.ipynb #dfa00513
@@ -61,7 +61,9 @@ def next_step(plan: OrderPlan, orders: Sequence[Order], now: datetime, window_en
     if live is not None:
         return _step_of_live(live, now)
     remaining = target - filled_quantity(orders)
-    refused = any(o.state in (OrderState.REJECTED, OrderState.DENIED) for o in orders)
+    refused = [o for o in orders if o.state in (OrderState.REJECTED, OrderState.DENIED)]
+    if _may_round(plan, refused, remaining) and now < window_end:
+        return Step(StepKind.RELEASE, remaining // 1, len(orders), min(window_end, now + timedelta(seconds=settings.limit_patience_s)))
     if remaining <= 0 or refused or now >= window_end:
         return Step(StepKind.DONE, outcome=outcome(target, orders))
     if plan.order_type is OrderType.TWAP:
@@ -70,6 +72,12 @@ def next_step(plan: OrderPlan, orders: Sequence[Order], now: datetime, window_en
         return Step(StepKind.DONE, outcome=outcome(target, orders))
     expires = min(window_end, now + timedelta(seconds=settings.limit_patience_s))
     return Step(StepKind.RELEASE, remaining, len(orders), expires)
+
+
+def _may_round(plan: OrderPlan, refused: Sequence[Order], remaining: Decimal) -> bool:
+    "The broker refused an exit with a part of a share in it: its whole shares may still leave."
+    parts = [o for o in refused if o.state is OrderState.REJECTED and o.quantity % 1]
+    return plan.intent.purpose is not Purpose.ENTRY and len(refused) == len(parts) == 1 and remaining >= 1
 
 
 def _step_of_live(live: Order, now: datetime) -> Step:
