@@ -1770,6 +1770,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'v23.liquidation.sellable': ('components/liquidation.html#sellable', 'v23/liquidation.py'),
                                  'v23.liquidation.shares_of': ('components/liquidation.html#shares_of', 'v23/liquidation.py'),
                                  'v23.liquidation.surely_held': ('components/liquidation.html#surely_held', 'v23/liquidation.py'),
+                                 'v23.liquidation.trades_now': ('components/liquidation.html#trades_now', 'v23/liquidation.py'),
                                  'v23.liquidation.untradable': ('components/liquidation.html#untradable', 'v23/liquidation.py'),
                                  'v23.liquidation.was_suspended': ('components/liquidation.html#was_suspended', 'v23/liquidation.py')},
             'v23.lookahead': { 'v23.lookahead.Difference': ('components/lookahead.html#difference', 'v23/lookahead.py'),
