@@ -68,7 +68,7 @@ def code_hash() -> str:
         made.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return made.hexdigest()
 
-
+# %% ../nbs/components/835_drills.ipynb #a8bddc5a
 def evidence(name: str, steps: Sequence[DrillStep], who: str, at: datetime, where: str) -> dict[str, Any]:
     "The sealed record of a drill: what was tried, on which code, until when it counts, and a hash over all of it."
     if name not in DRILLS or not steps or not who.strip():
@@ -184,7 +184,7 @@ def _entry_allowed(breakers: CircuitBreakerManager, limits: RiskLimits, at: date
     )  # fmt: skip
     return evaluate(intent, context, limits).allowed
 
-
+# %% ../nbs/components/835_drills.ipynb #8b4059ee
 def breaker_drill(limits: RiskLimits, folder: Path, session: date) -> list[DrillStep]:
     "Every loss limit before and at its value, entries and exits under each state, and memory over a restart; the steps."
     at = datetime(session.year, session.month, session.day, 12, 0, tzinfo=NEW_YORK)

@@ -69,7 +69,7 @@ def _under_way(events: list[Event], began: Event) -> list[dict[str, Any]]:
     ended = ("filled", "canceled", "expired", "rejected", "denied", "abandoned")
     return [{"symbol": last[c].body["symbol"], "side": last[c].body["side"], "was": s, "became": last[c].body["state"], "filled": last[c].body["filled_quantity"], "of": last[c].body["quantity"]} for c, s in before.items() if c in last and s not in ended]
 
-
+# %% ../nbs/components/912_incident.ipynb #9bb9d5fb
 def _sales(ledger: Ledger, began: Event, until: int) -> list[dict[str, Any]]:
     "Every sale of the kill: sent, filled, price, and seconds after the kill."
     filled = {f.client_order_id: f.at for f in ledger.fills()}
