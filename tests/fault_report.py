@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-IDS = tuple(f"F{n}" for n in (*range(1, 46), *range(53, 72), *range(78, 87)))  # Of the order path, of risk and of alerts; the others belong to other parts
+IDS = tuple(f"F{n}" for n in (*range(1, 46), *range(50, 52), *range(53, 87), *range(91, 97)))  # Of the order path, of risk, of alerts, of the record and of the dashboard
 FOUND = re.compile(r"(?<![A-Za-z0-9])F(\d{1,2})(?=_)")
 NOT_THE_DESK = ("test_simulator",)  # What the exchange can do wrong is not yet what the desk makes of it
 PENDING: dict[str, str] = {

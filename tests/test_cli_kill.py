@@ -51,6 +51,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def v23(*arguments: str, **more: str) -> subprocess.CompletedProcess:
+    arguments = (*arguments, "--no-page") if arguments[0] == "kill" and "--reports" not in arguments else arguments
     return subprocess.run([V23, *arguments], capture_output=True, text=True, env=environment(**more), timeout=120)
 
 
@@ -91,7 +92,7 @@ def test_a_kill_without_an_owner_gets_out_and_stays_latched(tmp_path, exchange, 
 def test_a_kill_in_paper_mode_takes_its_keys_although_the_settings_do_not_load(tmp_path, exchange, paced):
     invest(exchange)
     (tmp_path / "settings.ini").write_text("[v23]\nMAX_POSITON_PCT = 10\n")
-    done = subprocess.run([V23, "kill", "--json"], cwd=tmp_path, capture_output=True, text=True, env=environment(**paced), timeout=120)
+    done = subprocess.run([V23, "kill", "--json", "--no-page"], cwd=tmp_path, capture_output=True, text=True, env=environment(**paced), timeout=120)
     assert done.returncode == 0 and json.loads(done.stdout)["flat"] is True and exchange.holdings == {}
     assert "settings do not load" in done.stderr and (tmp_path / "state" / "KILL").exists()
 
@@ -233,7 +234,7 @@ except SystemExit as e:
 @pytest.mark.parametrize("command", [("kill",), ("panic", "--yes")])
 def test_the_wire_is_reached_without_anything_heavy(command, tmp_path, exchange, server):
     invest(exchange)
-    arguments = (*command, "--exchange", server.url, "--state", str(tmp_path))
+    arguments = (*command, "--exchange", server.url, "--state", str(tmp_path), *(["--no-page"] if command == ("kill",) else []))
     done = subprocess.run([sys.executable, "-c", PROBE.format(heavy=HEAVY, arguments=arguments)], capture_output=True, text=True, env=environment(), timeout=120)
     told = json.loads(done.stderr.splitlines()[-1])
     assert told == {"code": 0, "first": [[]], "last": []} and exchange.holdings == {}
@@ -251,6 +252,11 @@ def test_the_way_back_takes_the_code_and_a_reason(tmp_path):
     where = ("--state", str(tmp_path / "state"), "--reports", str(tmp_path / "reports"))
     done = v23("kill", "a drill", *where, "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["flat"] is True
+    page = Path(done.stderr.splitlines()[-1])
+    assert page.name == "incident.html" and "a drill" in page.read_text() and "by Ada" not in page.read_text()
+    told = v23("incident", *where, "--json")
+    assert told.returncode == 0 and json.loads(told.stdout)["state"] == "FLAT" and json.loads(told.stdout)["sales"] > 3
+    assert v23("incident", "kill-x", *where).returncode == 2
     yesterday = f"CONFIRM-{day - timedelta(days=1):%Y%m%d}"
     done = v23("deactivate", yesterday, "--who", "Ada", *where)
     assert done.returncode == 2 and "wrong" in done.stderr

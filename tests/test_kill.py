@@ -568,3 +568,57 @@ def test_quantities_of_the_books_decide_what_is_sold_at_once(world):
     world.clock.sleep(5)
     assert world.desk.kill.activate("drill")["flat"] is True
     assert sum((o.filled for o in world.exchange.orders.values() if o.side is Side.SELL), Decimal(0)) == 12
+
+
+def test_a_place_nobody_can_look_at_counts_as_killed(tmp_path):
+    kill = switch(tmp_path, Ledger(":memory:", Clock(NOON)))
+    kill.sentinel = tmp_path / ("x" * 5_000)
+    assert kill.halted() and kill.is_active
+
+
+def test_a_switch_takes_what_it_needs_from_an_engine(world):
+    kill = KillSwitch(execution_engine=world.desk.engine)
+    assert (kill.ledger, kill.clock, kill.folder, kill.engine) == (world.ledger, world.clock, world.folder / "state", world.desk.engine)
+
+
+def test_the_books_have_to_agree_before_a_kill_is_lifted(killed):
+    right = code_of(NOON.date())
+    killed.ledger.record("reconciled", {"session": date(2026, 1, 20), "findings": [], "stops": ["AAA: 3 shares too many"]})
+    with pytest.raises(InputError, match="3 shares too many"):
+        killed.deactivate(right, "Ada")
+    killed.activate("again")
+    killed.ledger.record("kill", {"action": "flattened", "kill_id": killed.pressed, "report": {"left": {}}})
+    with pytest.raises(InputError, match="books have to agree"):
+        killed.deactivate(right, "Ada")
+
+
+def test_a_short_position_is_named_and_left_to_a_person(world):
+    at(world)
+    (symbol,) = names(world, 1)
+    world.exchange.configurations["no_shorting"], world.exchange.configurations["max_margin_multiplier"] = False, "2"
+    body = {"symbol": symbol, "qty": "5", "side": "sell", "type": "market", "time_in_force": "day", "client_order_id": "by-hand"}
+    world.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode())
+    world.clock.sleep(5)
+    assert held_by(world)[symbol] == -5
+    report = world.desk.kill.activate("drill")
+    assert report["flat"] is False and "short" in report["left"][symbol]["reason"]
+
+
+def test_a_broker_without_a_clock_counts_as_open_and_a_foreign_cancel_that_fails_is_noted(world):
+    at(world)
+    chosen = names(world, 2)
+    plan(world, chosen[:1])
+    work(world)
+    world.exchange.plan_order_fault("hang_cancel", seconds=40)
+    body = {"symbol": chosen[1], "qty": "3", "side": "buy", "type": "limit", "limit_price": "1", "time_in_force": "day", "client_order_id": "by-hand"}
+    world.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode())
+    world.exchange.faults.add("GET", "/v2/clock", "error", times=20)
+    cancel = world.desk.broker.cancel
+
+    def fails(order_id):
+        raise BrokerError("no answer")
+
+    world.desk.broker.cancel = fails
+    report = world.desk.kill.activate("drill")
+    world.desk.broker.cancel = cancel
+    assert report["flat"] is True and "CANCEL_FAILED" in [e.body["code"] for e in world.ledger.events("error")]

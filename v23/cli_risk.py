@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ExchangeOption', 'WhoOption', 'SecondsOption', 'seconds_of', 'SayAlerts', 'describe_kill', 'kill', 'panic',
-           'describe_panic', 'deactivate', 'resume']
+           'describe_panic', 'deactivate', 'resume', 'incident']
 
 # %% ../nbs/components/951_cli_risk.ipynb #a9bfa8f5
 import sys
@@ -61,6 +61,7 @@ def kill(
     exchange: ExchangeOption = "",
     seconds: SecondsOption = 300.0,
     wait: Annotated[bool, typer.Option("--wait", help="Go on until everything is flat, over the night if need be.")] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Do not render the page of the incident afterwards.")] = False,
     state: StateOption = STATE,
     reports: ReportsOption = REPORTS,
     as_json: JsonOption = False,
@@ -79,8 +80,19 @@ def kill(
     if report is None:
         report = _kill_here(state, reports, exchange, reason, who, patience)
     answer(report, as_json, describe_kill(report))
+    if report["flat"] is not None and not no_page and not report.get("without_ledger"):
+        _page(state, reports)
     if report["flat"] is False:
         raise typer.Exit(1)
+
+
+def _page(state: Path, reports: Path) -> None:
+    "The page of the incident, by a process of its own: it needs everything that a kill does without."
+    import subprocess
+
+    where = ["--state", str(state), "--reports", str(reports)]
+    done = subprocess.run([sys.executable, "-m", "v23.cli", "incident", *where], capture_output=True, text=True, check=False)  # noqa: S603  (this program, with paths)
+    say(done.stdout.strip() if done.returncode == 0 else f"no page of the incident ({done.stderr.strip()}); try  v23 incident")
 
 # %% ../nbs/components/951_cli_risk.ipynb #794bf50e
 def _user() -> str:
@@ -226,3 +238,27 @@ def resume(
         switch.resume(who, why)
         told = switch.status()
     answer(told, as_json, "entries are allowed again, as far as the kill switch is concerned:  v23 status")
+
+# %% ../nbs/components/951_cli_risk.ipynb #7609b105
+@app.command()
+def incident(
+    kill_id: Annotated[str, typer.Argument(help="Of the kill; the latest when empty.")] = "",
+    state: StateOption = STATE,
+    reports: ReportsOption = REPORTS,
+    as_json: JsonOption = False,
+) -> None:
+    """The page of a kill: who or what fired it, what was under way, every sale, what is left. From the ledger alone.
+
+    Example:  v23 incident
+    """
+    from v23.incident import read_incident, write_incident
+    from v23.jobs import run_job
+    from v23.market_calendar import session_of
+    from datetime import datetime
+
+    path = write_incident(reports, state=state, kill_id=kill_id)
+    facts = read_incident(path)
+    done = run_job("incident", {"facts": str(path.resolve())}, reports, session_of(datetime.fromisoformat(facts["at"])))
+    told = done.result | {"facts": str(path), "html": str(done.html)}
+    flat = f"flat after {facts['seconds_to_flat']:.0f} s" if facts["flat_at"] else f"not flat: {', '.join(facts['left']) or facts['state']}"
+    answer(told, as_json, f"{facts['kill_id']} by {facts['who']}: {facts['reason']}; {flat}\n{done.html}")

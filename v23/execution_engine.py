@@ -34,7 +34,7 @@ from v23.execution.order_lifecycle import (
 from .execution.order_routing import beyond_collar, plan_order
 from .execution.reconciliation import Finding, FindingKind, compare_fills, compare_orders, compare_positions, renamed
 from .execution.working import Step, StepKind, next_step
-from .liquidation import AGES, EMERGENCY_FILE, LAG_S, adopt_bare, liquidate, untradable
+from .liquidation import AGES, EMERGENCY_FILE, LAG_S, STUCK, adopt_bare, liquidate, trades_now, untradable
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
 from .outside import AlpacaAPI, OutsideEngine
@@ -609,8 +609,13 @@ class KillEngine(WorkingEngine):
     "Ends everything, and sells."
 
     def cancel_everything(self) -> int:
-        "Ask the broker to cancel every order of the account but the sales of a kill, and deny what was planned; returns how many. Nobody waits."
-        kills = {o.client_order_id for o in self.tracker.live() if o.purpose is Purpose.KILL}
+        """Ask the broker to cancel every order of the account, and deny what was planned; returns how many. Nobody waits.
+
+        Sales of a kill are spared while they are young, and as long as they wait for the bell.
+        """
+        now, live = self.clock.now(), [o for o in self.tracker.live() if o.purpose is Purpose.KILL]
+        old = {o.client_order_id for o in live if o.sent_at and now - o.sent_at >= STUCK}
+        kills = {o.client_order_id for o in live} - (old if old and trades_now(self.broker) else set())
         asked = {i for i in self._others(kills) if self._end(i)} if kills else set(self.broker.cancel_all())
         planned = [on_denied(o, "a kill came before it was sent", self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
         self.wire.keep(*planned, *(on_cancel_sent(o, self.clock.now()) for o in self.tracker.live() if o.order_id in asked))

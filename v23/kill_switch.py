@@ -342,7 +342,7 @@ class KillPursuit(KillActivation):
     def _pause(self, report: dict[str, Any], tries: int, now: datetime) -> float:
         "Seconds to wait before the next try."
         opens = report.get("opens_at")
-        return max(RETRY_S[-1], (opens - now).total_seconds()) if opens else RETRY_S[min(tries, len(RETRY_S) - 1)]
+        return max(0.0, (opens - now).total_seconds()) + 2 * RETRY_S[-1] if opens else RETRY_S[min(tries, len(RETRY_S) - 1)]
 
     def go_on(self) -> dict[str, Any] | None:
         "One more try at a kill that is not flat, if it is time for one; what a loop calls as often as it likes. None when there is nothing to do now."

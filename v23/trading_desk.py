@@ -45,6 +45,7 @@ from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
+from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
@@ -430,7 +431,8 @@ class OwnedState:
         self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors, sectors_as_of=wiring.sectors_as_of)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
         self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
-        self.kill.engine, self.engine.wire.halted = self.engine, self.kill.sentinel.exists
+        self.kill.engine, self.engine.wire.halted = self.engine, self.kill.halted
+        self.kill.spare = BareHands(self.broker, self.clock, Journal(state / EMERGENCY_FILE, self.clock))
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self._look_at_snapshots(state)

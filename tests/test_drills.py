@@ -1,0 +1,76 @@
+"Drills: real code, a sealed record, and a checklist that believes it only as far as it should."
+
+import json
+from datetime import date, timedelta
+
+import pytest
+
+from v23.adapters.state_folder import desk_ledger, real_clock
+from v23.domain import from_plain
+from v23.drills import DRILLS, counts, drill_rows, evidence, is_sealed, keep_drill, kill_drill, step
+from v23.errors import InputError
+from v23.jobs import run_job
+from v23.trading_desk import open_desk
+from v23.validation.record import Drill
+
+
+@pytest.mark.parametrize("name", ["kill_switch", "breakers"])
+def test_a_drill_leaves_a_sealed_record_that_the_checklist_reads(name, tmp_path):
+    job = {"kill_switch": "kill_switch_drill", "breakers": "breaker_drill"}[name]
+    done = run_job(job, {"state": str(tmp_path / "state"), "who": "Ada"}, tmp_path / "reports", date(2026, 1, 20))
+    assert done.result["passed"] is True and done.result["who"] == "Ada" and is_sealed({k: v for k, v in done.result.items() if k != "job"})
+    assert done.html.stat().st_size > 10_000
+    with desk_ledger(tmp_path / "state", real_clock()) as ledger:
+        (event,) = ledger.events("drill")
+        kept = from_plain(Drill, event.body)
+        row = next(r for r in drill_rows(ledger, real_clock().now()) if r["drill"] == name)
+    assert (kept.name, kept.passed, kept.who) == (name, True, "Ada")
+    assert row["counts"]
+    file = tmp_path / "state" / event.body["uri"]
+    assert json.loads(file.read_text())["sha256"] == event.body["sha256"]
+
+
+def test_an_alert_drill_without_channels_is_a_record_that_failed(tmp_path):
+    done = run_job("alert_drill", {"state": str(tmp_path / "state")}, tmp_path / "reports", date(2026, 1, 20))
+    assert done.result["passed"] is False and all(not s["passed"] for s in done.result["steps"])
+
+
+def test_a_kill_switch_that_does_not_sell_fails_its_drill(tmp_path, monkeypatch):
+    from v23.execution_engine import KillEngine
+
+    monkeypatch.setattr(KillEngine, "liquidate", lambda self, kill_id: {"kill_id": kill_id, "flat": True, "left": {}, "sold": []})
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        desk.market_open()
+        desk.rebalance()
+        steps = {s.name: s.passed for s in kill_drill(desk, "Ada")}
+    assert steps["flat"] and not steps["positions at the broker"]
+    assert not evidence("kill_switch", [step(name, True, passed) for name, passed in steps.items()], "Ada", real_clock().now(), "simulated")["passed"]
+
+
+def test_a_live_account_is_never_drilled(tmp_path):
+    from dataclasses import replace
+
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        desk.wiring = replace(desk.wiring, mode="live")
+        with pytest.raises(InputError, match="never on a live one"):
+            kill_drill(desk, "Ada")
+        assert not desk.kill.is_active
+
+
+@pytest.mark.parametrize("change", [{"passed": True}, {"who": "Eve"}, {"expires_at": "2099-01-01T00:00:00+00:00"}, {"steps": []}, {"code": "0" * 64}])
+def test_a_record_that_was_touched_does_not_count(change):
+    now = real_clock().now()
+    record = evidence("alerts", [step("a message", True, False)], "Ada", now, "configured")
+    assert counts(record, now) == "it failed"
+    assert counts(record | change, now) == "it was changed after it was made"
+
+
+def test_a_record_runs_out_and_counts_for_one_code_only(tmp_path):
+    clock = real_clock()
+    now = clock.now()
+    record = evidence("kill_switch", [step("flat", True, True)], "Ada", now, "simulated")
+    assert counts(record, now + timedelta(days=29)) == "" and "counted until" in counts(record, now + timedelta(days=30))
+    assert counts(record, now, "another") == "it was made on other code"
+    keep_drill(record, tmp_path, clock)
+    with desk_ledger(tmp_path, clock) as ledger:
+        assert [r["counts"] for r in drill_rows(ledger, now)] == [n == "kill_switch" for n in DRILLS]
