@@ -21,7 +21,7 @@ def test_a_fault_without_a_test_is_found(tmp_path):
 
 
 def test_an_unknown_fault_is_refused(capsys):
-    assert fault_report.main(["F46"]) == 2 and "F46" in capsys.readouterr().err
+    assert fault_report.main(["F98"]) == 2 and "F98" in capsys.readouterr().err
 
 
 def test_every_planted_mistake_still_has_its_place():
