@@ -164,6 +164,7 @@ class Sweeper:
         code, self.ended_after = ended(), max(0.0, time.monotonic() - told)
         if code is None:
             os.kill(child.pid, signal.SIGKILL)
+            child.wait() if fresh else child.join()  # its lock goes with it
             self.result.wrong.append(f"a process that {job}s with {wanted or 'no crash'} did not end in 120 s")
             return -1
         errors = child.communicate()[1].decode() if fresh else child.join() or ""

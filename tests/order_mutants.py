@@ -33,18 +33,18 @@ class Mutant:
 LIFE, ENGINE, PATH = "execution/order_lifecycle.py", "execution_engine.py", "test_faults_order_path.py"
 MUTANTS = (
     Mutant("a lost reply is a rejection", LIFE, "return replace(order, state=OrderState.UNKNOWN, reason=reason, updated_at=now)", "return replace(order, state=OrderState.REJECTED, reason=reason, updated_at=now)", ("test_order_path.py",), "F1_accepted or F3_accepted"),
-    Mutant("another id on a resend", ENGINE, "self.broker.submit(order.body)", 'self.broker.submit(order.body.replace(order.client_order_id, order.client_order_id + "r" * (order.attempts - 1)))', ("test_order_path.py",), "F2_never or F5"),
+    Mutant("another id on a resend", ENGINE, "[(o.body, o.purpose is Purpose.ENTRY) for o in marked]", '[(o.body.replace(o.client_order_id, o.client_order_id + "r" * (o.attempts - 1)), o.purpose is Purpose.ENTRY) for o in marked]', ("test_order_path.py",), "F2_never or F5"),
     Mutant("not found once means it never was", ENGINE, "if may_abandon(order, looks, session_is_over(order, self.clock.now())):", "if looks:", ("test_order_path.py",), "F5 or F4_the"),
     Mutant("nothing in flight is reserved", "domain.py", "return Decimal(0) if self.state.is_terminal else max(self.remaining, Decimal(0))", "return Decimal(0)", (PATH, "test_order_machine.py"), "F37 or F38 or I1_to"),
     Mutant("fills are added up from events", LIFE, "filled_quantity=seen.filled_quantity if more else order.filled_quantity", "filled_quantity=order.filled_quantity + seen.filled_quantity if more else order.filled_quantity", ("test_soak.py",), "calm_world or same_seed or alone or document"),
     Mutant("a kill is kept in memory only", "kill_switch.py", "            try:\n                step()\n            except (OSError, StateError) as e:", "            try:\n                pass\n            except (OSError, StateError) as e:", (PATH,), "F72_a_kill_is"),
     Mutant("a kill sells again what the positions still show", "liquidation.py", "return min(p.quantity_available, max(booked, Decimal(0)))", "return p.quantity_available", (PATH,), "F76"),
     Mutant("a refusal of a resend is final", LIFE, "state = OrderState.REJECTED if order.attempts <= 1 else OrderState.UNKNOWN", "state = OrderState.REJECTED", (PATH,), "F4_"),
-    Mutant("sent before it is written down", ENGINE, "order = on_sending(order, self.clock.now())\n        self.keep(order)\n", "order = on_sending(order, self.clock.now())\n", ("test_order_path.py", PATH), "F53 or no_order_is_patched or F37"),
+    Mutant("sent before it is written down", ENGINE, "        self.keep(*marked)\n        for order in marked:", "        for order in marked:", ("test_order_path.py", PATH), "F53 or no_order_is_patched or F37"),
     Mutant("the peak begins anew at a restart", "trading_desk.py", "return max([*levels, began]), None", "return began, None", (PATH,), "F69"),
     Mutant("an exit is asked what only entries are asked", "risk/pretrade_checks.py", "c.limit, binding=False) for c in nine]", "c.limit, binding=True) for c in nine]", ("test_pretrade_boundaries.py",), "exit"),
     Mutant("a sliced order begins anew after a restart", "execution/working.py", "used = {o.seq for o in orders}", "used = {o.seq for o in orders if not o.state.is_terminal}", (PATH,), "F44"),
-    Mutant("an entry is not asked about again as it leaves", ENGINE, "if order.purpose is not Purpose.ENTRY or (decision", "if True or (decision", (PATH,), "F72"),
+    Mutant("an entry is not asked about again as it leaves", ENGINE, "if order.purpose is not Purpose.ENTRY or (decision", "if True or (decision", (PATH,), "F72 or F31_three"),
     Mutant("a bust has two ids", "adapters/alpaca.py", 'replace(fill, fill_id=f"{fill.fill_id}:undone", side=fill.side.opposite)]  #', "replace(fill, side=fill.side.opposite)]  #", ("test_faults_broker.py",), "F26"),
 )  # fmt: skip
 

@@ -390,6 +390,7 @@ def test_damaged_files_become_sentences_and_no_page_falls_over(browser, desk, pl
     sign_in(browser, desk)
     for name in ("monitoring/live_state.json", "paper_validation/validation_report.json", "monitoring/metrics_state.json"):
         (place[0] / name).write_text('{"schema": 9}')
+    time.sleep(1.0)  # a page is kept until the watcher has seen a change
     for path in ("/", "/positions", "/orders", "/risk", "/quality", "/validation", "/jobs", "/alerts", "/desk-health"):
         answer = browser.get(path)
         assert answer.status_code == 200 and "cannot be read" in answer.text, path
@@ -490,3 +491,25 @@ def test_reports_are_found_again_by_the_same_number(place):
     (place[1] / "a").mkdir()
     (place[1] / "a" / "b.html").write_text("x")
     assert Reports(place[1]).all()[0].id == Reports(place[1]).all()[0].id
+
+
+def test_a_frame_is_allowed_only_where_the_operator_said_so(place):
+    from v23.dashboard.app import desk_for
+
+    serve = Serve(frames=("http://127.0.0.1:8888",))
+    serve.check()
+    with TestClient(build_app(desk_for(*place, serve)), base_url=HERE) as client:
+        headers = client.get("/login").headers
+        assert "frame-ancestors http://127.0.0.1:8888" in headers["content-security-policy"] and "x-frame-options" not in headers
+    for bad in ("*", "http://a b", "http://x;script-src *", "https://x/path", "javascript:1", ""):
+        with pytest.raises(InputError, match="not an origin"):
+            Serve(frames=(bad,)).check()
+
+
+def test_over_tls_the_cookie_is_secure_and_http_origins_are_foreign(place):
+    secure = Desk(*place, secure=True)
+    secret = secure.passwords.create()["operator"]
+    with TestClient(build_app(secure), base_url="https://127.0.0.1") as client:
+        assert client.post("/login", data={"password": secret}, headers={"origin": "http://127.0.0.1"}).status_code == 403
+        told = client.post("/login", data={"password": secret}, headers={"origin": "https://127.0.0.1"}, follow_redirects=False)
+        assert told.status_code == 303 and "Secure" in told.headers["set-cookie"]

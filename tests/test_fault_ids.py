@@ -22,3 +22,10 @@ def test_a_fault_without_a_test_is_found(tmp_path):
 
 def test_an_unknown_fault_is_refused(capsys):
     assert fault_report.main(["F46"]) == 2 and "F46" in capsys.readouterr().err
+
+
+def test_every_planted_mistake_still_has_its_place():
+    from order_mutants import MUTANTS, ROOT
+
+    places = {m.name: (ROOT / "v23" / m.module).read_text(encoding="utf-8").count(m.old) for m in MUTANTS}
+    assert len(places) >= 12 and {name: n for name, n in places.items() if n != 1} == {}

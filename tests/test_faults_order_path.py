@@ -58,6 +58,31 @@ def test_F72_no_entry_leaves_after_a_kill_from_another_process(nth, world):
     assert {o.state for o in world.ledger.orders() if not o.attempts} == {OrderState.DENIED}
 
 
+def test_F31_three_refusals_stop_the_entries_that_have_not_left(tmp_path, monkeypatch):
+    from v23 import execution_engine
+    from v23.errors import Rejected
+
+    world = World(3, tmp_path, Storm(tight=True))
+    try:
+        monkeypatch.setattr(execution_engine, "SEND_TOGETHER", 1)
+        at(world)
+        tried = []
+
+        def refuses(body):
+            tried.append(body)
+            raise Rejected("no", 403, 40310000)
+
+        world.desk.broker.submit = refuses
+        chosen = names(world, 9)
+        plan(world, chosen)
+        work(world)
+        limit = world.settings.risk.max_execution_errors
+        assert limit <= len(tried) <= limit + execution_engine.UNDER_WAY < len(chosen)
+        assert {o.reason for o in world.ledger.orders() if not o.attempts} == {"error_limits"}
+    finally:
+        world.close()
+
+
 def held_by(world: World) -> dict[str, Decimal]:
     return {s: h.quantity for s, h in world.exchange.holdings.items() if h.quantity}
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v23.domain import BreakerState, OrderIntent, Purpose, Quote, Side
-from v23.risk.pretrade_checks import ALWAYS, NINE, DenialCode, PreTradeContext, evaluate
+from v23.risk.denial_codes import DENIALS, DenialCode
+from v23.risk.pretrade_checks import ALWAYS, BELTS, NINE, PreTradeContext, evaluate
 from v23.settings import RiskLimits
 
 LIMITS = RiskLimits()
@@ -26,6 +27,11 @@ BAD_NUMBERS = [math.nan, math.inf, -math.inf, None, "5", Decimal("NaN")]
 def spread(bps):
     "A quote around 100 dollars with this spread."
     return {"quote": Quote("AAA", 100 - bps / 200, 100 + bps / 200, NOW)}
+
+
+def price(dollars):
+    "A narrow quote around this price; the order was decided on 100."
+    return {"quote": Quote("AAA", dollars * (1 - 1e-5), dollars * (1 + 1e-5), NOW)}
 
 
 def age(seconds):
@@ -60,6 +66,10 @@ EDGES = [  # (check, passes, fails)
     (DenialCode.MARKET_HOURS, at(CALM.window_end), at(CALM.window_end + second)),
     (DenialCode.ERRORS, {"execution_errors": 2}, {"execution_errors": 3}),
     (DenialCode.ERRORS, {"api_errors": 4}, {"api_errors": 5}),
+    (DenialCode.PRICE_COLLAR, price(110.0), price(110.0 * (1 + 1e-9))),
+    (DenialCode.PRICE_COLLAR, price(90.0), price(90.0 * (1 - 1e-9))),
+    (DenialCode.THROTTLE, {"orders_last_minute": 99}, {"orders_last_minute": 100}),
+    (DenialCode.REPEATED, {"times_sent": 11}, {"times_sent": 12}),
 ]
 BROKEN = [
     *((DenialCode.POSITION_SIZE, {"equity": bad}) for bad in (*BAD_NUMBERS, 0.0, -1.0)),
@@ -72,6 +82,9 @@ BROKEN = [
     *((DenialCode.CONSECUTIVE_LOSSES, {"consecutive_losses": bad, "losses_acknowledged": True}) for bad in BAD_NUMBERS),
     *((DenialCode.ERRORS, {"execution_errors": bad}) for bad in BAD_NUMBERS if bad != -math.inf),
     *((DenialCode.ERRORS, {"api_errors": bad}) for bad in BAD_NUMBERS if bad != -math.inf),
+    *((DenialCode.THROTTLE, {"orders_last_minute": bad}) for bad in BAD_NUMBERS),
+    *((DenialCode.REPEATED, {"times_sent": bad}) for bad in BAD_NUMBERS),
+    *((DenialCode.PRICE_COLLAR, {"quote": q}) for q in (None, replace(QUOTE, bid=math.nan), replace(QUOTE, bid=0.0))),
     *((DenialCode.SPREAD, {"quote": q}) for q in (None, replace(QUOTE, at=None), replace(QUOTE, at=NOW.replace(tzinfo=None)))),
     *((DenialCode.SPREAD, {"quote": replace(QUOTE, bid=b, ask=a)}) for b, a in ((math.nan, 100), (100, math.nan), (0, 1), (-1, 1), (100, 100), (101, 100), (100, math.inf))),
     *((DenialCode.BREAKER_STATE, {name: None}) for name in ("breaker_state", "entries_paused", "killed")),
@@ -102,8 +115,9 @@ def test_a_calm_desk_allows_everything():
 
 def test_the_nine_are_asked_in_the_documents_order_and_all_answers_are_kept():
     wanted = ["breaker_state", "position_size", "daily_loss", "trade_count", "consecutive_losses", "spread", "sector_concentration", "market_hours", "error_limits"]
+    then = ["quantity", "duplicate", "symbol", "price_collar", "throttle", "repeated_orders"]
     checks = evaluate(BUY, replace(CALM, equity=math.nan, breaker_state=BreakerState.EMERGENCY), LIMITS).checks
-    assert [c.name for c in checks] == wanted + ["quantity", "duplicate", "symbol"] and (len(NINE), len(ALWAYS)) == (9, 3)
+    assert [c.name for c in checks] == wanted + then and (len(NINE), len(ALWAYS), len(BELTS)) == (9, 3, 3)
     assert all(c.detail for c in checks)
 
 
@@ -137,13 +151,31 @@ def test_an_entry_buys_whole_shares_and_an_exit_may_sell_a_fraction():
     assert reasons(replace(SELL, quantity=Decimal("0.0003")), CALM) == ()
 
 
-@pytest.mark.parametrize("state", list(BreakerState))
+# Nine checks, six states of the desk, three purposes
+
+
+STATES = {**{state.name: {"breaker_state": state} for state in BreakerState}, "KILLED": {"killed": True, "entries_paused": True, "breaker_state": BreakerState.EMERGENCY}}
+
+
+@pytest.mark.parametrize("purpose", list(Purpose))
+@pytest.mark.parametrize("state", list(STATES))
 @pytest.mark.parametrize("code", list(DenialCode)[:9])
-def test_every_breaker_state_lets_every_exit_through(state, code):
-    fails = next(f for c, _, f in EDGES if c is code)
-    context = replace(CALM, **({"killed": True, "entries_paused": True} | fails | {"breaker_state": state}))
-    expected = (code.value,) if code is DenialCode.MARKET_HOURS else ()
-    assert reasons(SELL, context) == expected and reasons(replace(SELL, purpose=Purpose.KILL), context) == ()
+@pytest.mark.parametrize("failing", [False, True])
+def test_nine_checks_in_six_states_for_three_purposes(code, state, purpose, failing):
+    "Each check passing and failing: an entry needs all nine and a state below HALTED, an exit the hours, a kill nothing."
+    passes, fails = next((p, f) for c, p, f in EDGES if c is code)
+    changes = (fails if failing else passes) | STATES[state]
+    if code is DenialCode.BREAKER_STATE:
+        changes = STATES[state] | ({"entries_paused": True} if failing else {})
+    intent = BUY if purpose is Purpose.ENTRY else replace(SELL, purpose=purpose)
+    stopped = STATES[state].get("breaker_state") in (BreakerState.HALTED, BreakerState.EMERGENCY)
+    expected = {DenialCode.BREAKER_STATE.value} if stopped else set()
+    expected |= {code.value} if failing else set()
+    if purpose is not Purpose.ENTRY:
+        expected &= {DenialCode.MARKET_HOURS.value} if purpose is Purpose.EXIT else set()
+    decided = evaluate(intent, replace(CALM, **changes), LIMITS)
+    assert set(decided.reasons) == expected and decided.allowed is not bool(expected)
+    assert len(decided.checks) == 15 and all(DENIALS[DenialCode(c.name)].binds.count(purpose) == c.binding for c in decided.checks)
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.none() | st.integers(-(10**400), 10**400)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from . import cli_risk  # noqa: F401  (its commands)
+from . import cli_ops  # noqa: F401
 from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
 from . import cli_breakers  # noqa: F401  (registers its commands)
 from . import cli_dashboard  # noqa: F401  (registers its commands)
@@ -406,22 +407,23 @@ def research_report(
 # %% ../nbs/components/96_cli.ipynb #6b0d7abb
 @app.command()
 def job(
-    name: Annotated[str, typer.Argument(help="market_open, rebalance, market_close, validation or research_report.")],
+    name: Annotated[str, typer.Argument(help="market_open, intraday_check, rebalance, market_close, validation, weekly_review, go_live_review, research_report, …")],
     parameter: Annotated[list[str] | None, typer.Option("-p", "--parameter", help="name=value, as declared in the page.")] = None,
     session: Annotated[str, typer.Option("--session", help="Session the run is filed under; by default today in New York.")] = "",
     state: StateOption = STATE,
     reports: ReportsOption = REPORTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one job notebook with papermill; the executed page and its HTML land in reports/runs/<session>/.
+    """Run one job notebook, where its desk is; the executed page and its HTML land in reports/runs/<session>/.
 
     Example:  v23 job market_open -p seed=7 --state state
     """
-    from v23.jobs import parse_parameters, run_job, today
+    from v23.jobs import parse_parameters
+    from v23.operations import run_or_ask
 
     given = {"state": str(state.resolve()), "reports": str(reports.resolve())} | parse_parameters(parameter or [])
-    run = run_job(name, given, reports, parse_day(session, "--session") or today())
-    answer(run.result, as_json, f"{name}: done\n{run.html}")
+    run = run_or_ask(name, given, state, reports, parse_day(session, "--session"))
+    answer(run["result"], as_json, f"{name}: done\n{run['page']}")
 
 # %% ../nbs/components/96_cli.ipynb #79580eb0
 @app.command()

@@ -315,16 +315,28 @@ class Inbox:
         self._waiting: queue.Queue[_Call] = queue.Queue()
         self.arrived = threading.Event()  # Set while something waits: what a loop may sleep on
 
-    def handler(self, work: Handler) -> Handler:
+    def handler(self, work: Handler, patience_s: float | None = None) -> Handler:
         "The same command, done in the thread that calls `run`."
+        patience = self.patience_s if patience_s is None else patience_s
 
         def later(who: str, fields: dict[str, Any]) -> Mapping[str, Any]:
             call = _Call(work, who, fields)
             self._waiting.put(call)
             self.arrived.set()
-            return call.wait(self.patience_s)
+            return call.wait(patience)
 
         return later
+
+    def post(self, work: Handler, who: str, fields: dict[str, Any], wait_s: float) -> Mapping[str, Any] | None:
+        "Have something done in any case; its answer, or None when it takes longer than the wait."
+        call = _Call(work, who, fields)
+        self._waiting.put(call)
+        self.arrived.set()
+        if not call.over.wait(wait_s):
+            return None
+        if call.answer is None:
+            raise call.error
+        return call.answer
 
     def run(self) -> int:
         "Do what waits, in this thread; how many."

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'Gate', 'KILL_NOTICED_S', 'POLL_WAITS_S', 'RESERVED', 'parent_event',
            'plan_of', 'sold_unbooked', 'OrderNotes', 'session_is_over', 'kind_of', 'settled', 'OrderDoor', 'OrderWire',
-           'OrderPoller', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'EngineParts', 'affordable',
-           'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine', 'ExecutionEngine', 'quality_of',
-           'execution_report', 'ExecutionManager', 'self_check']
+           'OrderPoller', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'check_intents',
+           'EngineParts', 'affordable', 'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine', 'ExecutionEngine',
+           'quality_of', 'execution_report', 'ExecutionManager', 'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import contextlib
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -32,12 +32,13 @@ from v23.execution.order_lifecycle import (
     ABANDON_S, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
     on_rejected, on_sending, planned_order,
 )  # fmt: skip
-from .execution.order_routing import plan_order
+from .execution.order_routing import beyond_collar, plan_order
 from .execution.reconciliation import Finding, FindingKind, compare_fills, compare_orders, compare_positions, renamed
 from .execution.working import Step, StepKind, next_step
 from .liquidation import AGES, EMERGENCY_FILE, LAG_S, STUCK, adopt_bare, liquidate, trades_now, untradable
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
+from .risk.denial_codes import DenialCode
 from .settings import ExecutionSettings
 
 # %% ../nbs/components/82_execution_engine.ipynb #8f20f8d2
@@ -417,6 +418,19 @@ KILL_NOTICED_S = 5.0  # A loop that waits looks this often whether somebody kill
 POLL_WAITS_S = (1.0, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 # %% ../nbs/components/82_execution_engine.ipynb #9cc282a7
+def check_intents(intents: Sequence[OrderIntent], known: Mapping[str, Mapping[str, Any]]) -> None:
+    "Refuse another order under an id that is taken; a kill counts its sales itself, and its positions move."
+    seen: dict[str, tuple[str, str, str]] = {i: (p["side"], p["quantity"], p["symbol"]) for i, p in known.items()}
+    for intent in intents:
+        wish = (intent.side.value, str(intent.quantity), intent.symbol)
+        first = seen.setdefault(intent.intent_id, wish)
+        if first != wish and intent.purpose is not Purpose.KILL:
+            raise InputError(f"intent_id {intent.intent_id} is already {' '.join(first)}; {' '.join(wish)} is another order and needs another id")
+    if len({i.intent_id for i in intents}) < len(intents):
+        twice = next(i for i, n in Counter(x.intent_id for x in intents).items() if n > 1)
+        raise InputError(f"intent_id {twice} appears twice in one plan; once is expected")
+
+
 class EngineParts:
     "What an engine is built from, and what it is asked to do."
 
@@ -450,8 +464,12 @@ class EngineParts:
         return self.ledger.orders(states=[s for s in OrderState if not s.is_terminal])
 
     def plan(self, items: Sequence[tuple[OrderPlan, Decision]]) -> None:
-        "Write down parents, allowed or refused, in one transaction; one that is already recorded is left as it is."
-        known = {p["intent_id"] for p in self.ledger.parents()}
+        """Write down parents, allowed or refused, in one transaction; one that is already recorded is left as it is.
+
+        Raises InputError when another order has the id of a recorded one, or of one beside it.
+        """
+        known = {p["intent_id"]: p for p in self.ledger.parents()}
+        check_intents([plan.intent for plan, _ in items], known)
         fresh = [("parent", parent_event(plan, decision)) for plan, decision in items if plan.intent.intent_id not in known]
         if fresh:
             self.ledger.record_all(fresh)
@@ -487,7 +505,7 @@ class EngineCore(EngineParts):
         quantity = step.quantity if quote is None or intent.side is Side.SELL else affordable(step.quantity, limit or quote.ask, self.purse(batch))
         child = ChildOrder(step.seq, routed.order_type, quantity or step.quantity, now, expires, limit)
         order = planned_order(child, plan.intent, self.mode, self.epoch)
-        refused = routed.refused or ("" if routed.children else routed.detail) or ("" if quantity else "buying_power")
+        refused = routed.refused or ("" if routed.children else routed.detail) or ("" if quantity else DenialCode.BUYING_POWER.value)
         return on_denied(order, refused, now) if refused else order
 
     def _child(self, plan: OrderPlan, step: Step, quote: Quote | None, batch: Sequence[Order]) -> Order:
@@ -498,10 +516,12 @@ class EngineCore(EngineParts):
             order = self._price(plan, step, quote, batch)
             quantity = order.quantity
         decision = self._decide(plan.intent, quantity, quote, batch)
+        if order.state is OrderState.PLANNED and order.purpose is Purpose.ENTRY and (far := beyond_collar(order.symbol, order.side, order.limit_price, quote, self.settings)):
+            return on_denied(order, far, self.clock.now())
         if order.state is OrderState.PLANNED and not decision.allowed:
             return on_denied(order, ", ".join(decision.reasons), self.clock.now())
         if order.state is OrderState.PLANNED and self.clock.now() >= order.expires_at:
-            return on_denied(order, "expired before it was sent", self.clock.now())
+            return on_denied(order, DenialCode.EXPIRED.value, self.clock.now())
         return order
 
 # %% ../nbs/components/82_execution_engine.ipynb #ffe2f1d7
@@ -658,7 +678,7 @@ class ExecutionEngine(KillEngine):
 
     def cancel_all_pending(self) -> int:
         "Cancel every order that is not terminal and wait until the broker says so; returns how many were asked to cancel."
-        planned = [on_denied(o, "canceled before it was sent", self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
+        planned = [on_denied(o, DenialCode.CANCELED.value, self.clock.now()) for o in self.open_orders() if o.state is OrderState.PLANNED]
         self.wire.keep(*planned)
         asked = [self.wire.cancel(o) for o in self.tracker.live() if o.order_id]
         for wait in POLL_WAITS_S:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import InputError
+from .desk_client import RemoteDesk
 from .paper_validator import PaperTradingValidator
 from .reports import go_live_html, tearsheet
 from .trading_desk import TradingDesk, open_desk
@@ -30,8 +31,10 @@ def _returns(report: dict[str, Any], which: str) -> pd.Series:
     return pd.Series([b / a - 1 for a, b in zip(levels, levels[1:], strict=False)], index=index)
 
 
-def validate_desk(desk: TradingDesk) -> dict[str, Any]:
+def validate_desk(desk: TradingDesk | RemoteDesk) -> dict[str, Any]:
     "Check the record, write tearsheet, go-live report and JSON; the decision, the checks and where the reports are."
+    if isinstance(desk, RemoteDesk):
+        return dict(desk.call("validate"))
     validator = validator_of(desk)
     report = validator.report()
     folder, last = desk.wiring.reports_dir, report["days"][-1]["session"]

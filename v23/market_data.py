@@ -107,6 +107,7 @@ class Panel(Bars):
     sectors: Mapping[str, str] = field(default_factory=dict)  # A symbol without one is UNKNOWN
     market: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["vix", "spy"], index=pd.DatetimeIndex([]), dtype=float))
     findings: tuple[Finding, ...] = ()
+    sectors_as_of: date | None = None  # When the sectors were collected; None: together with the bars
 
     def _slice(self, rows: slice) -> "Panel":
         cut = {f: getattr(self, f)[rows] for f in FIELDS}
@@ -288,7 +289,7 @@ def panel_from_rows(
     sessions = tuple(d.date() for d in pd.DatetimeIndex(days))
     findings = _findings(ordered, unsorted, sessions, matrices["close"], list(symbols))
     extra = {} if market is None else {"market": market}
-    return Panel(sessions, tuple(symbols), **matrices, source=source, synthetic=synthetic, sectors=dict(sectors or {}), findings=findings, **extra)
+    return Panel(sessions, tuple(symbols), **matrices, source=source, synthetic=synthetic, sectors=dict(sectors or {}), findings=findings, **extra)  # type: ignore[arg-type]
 
 # %% ../nbs/components/10_market_data.ipynb #16c3aca4
 def panel_from_frames(frames: Mapping[str, pd.DataFrame], source: str, **options) -> Panel:

@@ -9,8 +9,8 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SNAPSHO
            'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView',
            'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
            'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
-           'RebalancingDesk', 'DailyDesk', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'read_status',
-           'describe_status', 'open_existing', 'read_orders']
+           'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen',
+           'read_status', 'describe_status', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -48,7 +48,7 @@ from .market_data import Panel
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
-from .risk.pretrade_checks import PreTradeContext, evaluate
+from .risk.pretrade_checks import PreTradeContext, evaluate, sectors_at
 from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
 from .settings import PAPER_HOST, Secret, Settings, load_settings
 from .simulator.server import RemoteClock, SystemClock
@@ -219,10 +219,12 @@ class GateView:
     equity: float = math.nan  # Set by the desk from the account; unknown denies entries
     buying_power: float = math.nan  # Dollars the broker let be spent when the account was read; never what it would lend
     daily_loss: float = math.nan
+    sectors_as_of: date | None = None  # When the sectors were collected; None: together with the bars
     marks: Mapping[str, float] | None = None  # Latest price per held symbol
     clock_skew_s: float = math.nan  # The broker's clock less ours; unknown or large denies entries
     ready: bool = False  # Everything an earlier process left has been settled and the books compared
     suspended: bool = False  # The broker takes no orders from this account
+    sectors_told: bool = False  # That the sector map is too old
     frozen: frozenset[str] = frozenset()  # Names whose price moved like a split and whose shares did not
     positions: Mapping[str, Position] = field(default_factory=dict)  # What the broker said is held, when the desk last looked
     looked_at: datetime | None = None
@@ -271,6 +273,10 @@ class PurseView(GateView):
         had = self.positions[symbol].quantity_available if symbol in self.positions else Decimal(0)
         return max(Decimal(0), had - sold - selling)
 
+    def known_sectors(self) -> Mapping[str, str]:
+        "The sectors, unless the map is too old to be believed."
+        return sectors_at(self.sectors, self.sectors_as_of, session_of(self.clock.now()), self.settings.risk)
+
     def shares(self) -> dict[str, Decimal]:
         "Shares that count as exposure: the ledger's, or the broker's where the books differ and it holds more."
         held = self.ledger.positions()
@@ -289,22 +295,25 @@ class Gate(PurseView):
 
     def context(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order]) -> PreTradeContext:
         "What the checks are told."
-        live = [*(o for o in self.ledger.orders() if o.state.may_be_live), *batch]
+        known = self.ledger.orders()
+        live = [*(o for o in known if o.state.may_be_live), *batch]
         live = [o for o in live if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
         shares = self.shares()
         marks = reference_prices(self.ledger) | dict(self.marks or {})
         if quote is not None and quote.is_valid:
             marks[intent.symbol] = quote.midpoint
         values = exposures(shares, live, marks)
-        sector = self.sectors.get(intent.symbol, "UNKNOWN")
+        sectors = self.known_sectors()
+        sector = sectors.get(intent.symbol, "UNKNOWN")
         selling = sum((o.reserved for o in live if o.symbol == intent.symbol and o.side is Side.SELL), Decimal(0))
-        session = session_of(self.clock.now())
-        window = session_hours(session).window(self.settings.risk) if is_session(session) else (self.clock.now() + timedelta(days=1),) * 2
+        now = self.clock.now()
+        session = session_of(now)
+        window = session_hours(session).window(self.settings.risk) if is_session(session) else (now + timedelta(days=1),) * 2
         errors, streak, pauses = session_errors(self.ledger, session), losing_streak(self.ledger), self.pauses(intent.intent_id)
         return PreTradeContext(
-            now=self.clock.now(), window_start=window[0], window_end=window[1], equity=self.equity, quote=quote,
+            now=now, window_start=window[0], window_end=window[1], equity=self.equity, quote=quote,
             position_value=values.get(intent.symbol, 0.0),
-            sector_value=math.fsum(v for s, v in values.items() if self.sectors.get(s, "UNKNOWN") == sector),
+            sector_value=math.fsum(v for s, v in values.items() if sectors.get(s, "UNKNOWN") == sector),
             quantity_available=self.available(intent.symbol, selling),
             breaker_state=self.breakers.state,
             entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=intent.symbol in quarantined(self.ledger) | self.frozen,
@@ -315,6 +324,8 @@ class Gate(PurseView):
             api_errors=self.breakers.errors_since_acknowledged("api", errors["api"]),
             already_sent=any(o.intent_id == intent.intent_id for o in live),
             tradable=intent.symbol not in untradable(self.ledger),
+            orders_last_minute=len(batch) + sum(1 for o in known if o.sent_at is not None and (now - o.sent_at).total_seconds() < 60),
+            times_sent=sum(1 for o in known if o.intent_id == intent.intent_id and o.attempts),
             opposite_live=any(o.symbol == intent.symbol and o.side is not intent.side for o in live),
         )  # fmt: skip
 
@@ -364,6 +375,7 @@ class Wiring:
     source: str = ""  # Where the bars come from, for people
     synthetic: bool = False
     seed: int | None = None
+    sectors_as_of: date | None = None  # When the sectors were collected; None: together with the bars
 
 # %% ../nbs/components/85_trading_desk.ipynb #37d93eb2
 SNAPSHOTS = {
@@ -398,7 +410,7 @@ class OwnedState:
         state, limits = wiring.state_dir, self.settings.risk
         self.breakers = CircuitBreakerManager(self.ledger, limits, self.clock, state)
         self.kill = KillSwitch(self.ledger, self.clock, None, state)
-        self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors)
+        self.gate = Gate(self.ledger, self.clock, self.settings, self.breakers, self.kill, wiring.sectors, sectors_as_of=wiring.sectors_as_of)
         self.engine = ExecutionEngine(self.broker, self.ledger, self.clock, self.settings.execution, self.gate, state, wiring.mode, max_quote_age_s=limits.max_quote_age_s)
         self.gate.trouble, self.engine.purse = lambda: self.broker.trouble, self.gate.purse
         self.kill.engine, self.engine.wire.halted = self.engine, self.kill.halted
@@ -497,6 +509,9 @@ class TellingDesk(ReadingDesk):
         gate.suspended = account.suspended_by_user or account.trading_blocked
         gate.positions, gate.looked_at = {p.symbol: p for p in positions}, self.clock.now()
         gate.clock_skew_s = (self.broker.market_clock().at - self.clock.now()).total_seconds()
+        if gate.sectors and not gate.known_sectors() and not gate.sectors_told:
+            gate.sectors_told = True
+            self.engine.wire.error("notice", "SECTORS_STALE", f"the sectors are of {gate.sectors_as_of}; every name counts as unknown")
         if abs(gate.clock_skew_s) > NOTED_SKEW_S:
             self.engine.wire.error("notice", "CLOCK_SKEW", f"the broker's clock is {gate.clock_skew_s:+.1f} s from ours")
         gate.marks = {p.symbol: float(p.current_price) for p in positions}
@@ -690,7 +705,7 @@ class DecidingDesk(ReadyDesk):
         return DeskView(
             session=session, now=self.clock.now(), window=session_hours(session).window(self.settings.risk), equity=float(account.equity), cash=float(account.cash),
             held=held, available={p.symbol: p.quantity_available for p in positions},
-            quotes=self.broker.quotes(sorted({*held, *(s.symbol for s in signals)})), sectors=self.wiring.sectors,
+            quotes=self.broker.quotes(sorted({*held, *(s.symbol for s in signals)})), sectors=self.gate.known_sectors(),
             multipliers=self.sizer.multipliers(reading.drawdown if reading else math.nan, vix, age, unit_volatility(points), self.breakers.reentry, self.breakers.reduced, self.breakers.rebased),
             kelly=self._kelly.fraction, breaker_state=self.breakers.state,
             entries_paused=self.breakers.entries_stopped or bool(self.gate.pauses()), pause="; ".join(self.gate.pauses()), quarantined=quarantined(self.ledger) | self.gate.frozen, killed=self.kill.is_active,
@@ -812,6 +827,17 @@ class DailyDesk(RebalancingDesk):
         return {"summary": summary, "findings": findings, "stops": stops}
 
 # %% ../nbs/components/85_trading_desk.ipynb #ca0f0e92
+def equity_figure(sessions: Sequence[date], equity: Sequence[float], note: str = "") -> Any:
+    "Closing equity, dollars, as a line."
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    axis.plot(pd.DatetimeIndex(list(sessions)), list(equity), marker="o", ms=3)
+    axis.set(ylabel="dollars", title=f"Equity at the close{note}")
+    figure.autofmt_xdate()
+    return figure
+
+# %% ../nbs/components/85_trading_desk.ipynb #a4f3555b
 class TradingDesk(DailyDesk):
     "Trades one account, a part of the day at a time; close it, or use it as a context manager."
 
@@ -860,14 +886,8 @@ class TradingDesk(DailyDesk):
 
     def plot_equity(self) -> Any:
         "Closing equity of the record."
-        import matplotlib.pyplot as plt
-
         points = equity_points(self.ledger)
-        figure, axis = plt.subplots(figsize=(8, 2.6))
-        axis.plot(pd.DatetimeIndex([p.session for p in points]), [p.equity for p in points], marker="o", ms=3)
-        axis.set(ylabel="dollars", title=f"Equity at the close{', SYNTHETIC market' if self.wiring.synthetic else ''}")
-        figure.autofmt_xdate()
-        return figure
+        return equity_figure([p.session for p in points], [p.equity for p in points], ", SYNTHETIC market" if self.wiring.synthetic else "")
 
 # %% ../nbs/components/85_trading_desk.ipynb #02ec9569
 def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
@@ -888,7 +908,7 @@ def open_desk(
     settings: Settings | None = None,
     panel: Panel | None = None,  # Bars already loaded
     stream: bool = False,  # Let order events wake the polls; only in real time
-    clock: Clock | None = None,  # A real account's; by default the time of day
+    clock: Clock | None = None,  # By default the time of day, or the exchange's
 ) -> TradingDesk:
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
@@ -907,10 +927,10 @@ def open_desk(
         closers.insert(0, lambda: host.__exit__(None, None, None))
     panel = panel or (host.panel if host else load_bars(bars or None, seed=seed))
     url = host.url if host else exchange
-    virtual: Clock = host.clock if host else RemoteClock(exchange)
+    virtual: Clock = clock or (host.clock if host else RemoteClock(exchange))
     wiring = Wiring(
         _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, V21(settings.strategy),
-        state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed,
+        state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed, panel.sectors_as_of,
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
@@ -946,7 +966,7 @@ def open_real_desk(
     keys = (settings.secrets["ALPACA_API_KEY"], settings.secrets["ALPACA_API_SECRET"])
     url, data_url = settings.texts["ALPACA_BASE_URL"], settings.texts["ALPACA_DATA_URL"]
     broker = _broker(settings, url, data_url, clock, keys)
-    wiring = Wiring(broker, clock, feed, panel.sectors, settings, V21(settings.strategy), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic)
+    wiring = Wiring(broker, clock, feed, panel.sectors, settings, V21(settings.strategy), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, sectors_as_of=panel.sectors_as_of)
     desk = TradingDesk(wiring)
     if isinstance(clock, SystemClock):
         listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))

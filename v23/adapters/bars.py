@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,16 @@ def _beside(folder: Path) -> dict[str, Any]:
             if name not in table:
                 raise DataError(f"{path}: the column {name!r} is missing; {', '.join(table.columns[:12])} are there")
         known = table.dropna(subset=["symbol", "sector"])
+        found["sectors_as_of"] = _day_of(table, path)
         found["sectors"] = dict(zip(known["symbol"].astype(str), known["sector"].astype(str), strict=True))
     return found
+
+
+def _day_of(table: pd.DataFrame, path: Path) -> date:
+    "The newest day in a column as_of; the day the file was written when there is none."
+    if "as_of" in table and table["as_of"].notna().any():
+        return max(session_dates(table["as_of"].dropna(), f"{path}: as_of"))
+    return datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).date()
 
 
 def _inside(path: Path) -> dict[str, Any]:
@@ -91,18 +99,23 @@ def _inside(path: Path) -> dict[str, Any]:
         return {}
     kept = json.loads(note)
     found = {"synthetic": kept["synthetic"], "sectors": kept["sectors"], "source": f"{path} ({kept['source']})"}
+    found["sectors_as_of"] = date.fromisoformat(day) if (day := kept.get("sectors_as_of")) else None
     return found | {"market": market_frame(pd.DataFrame(kept["market"]), str(path))} if kept["market"]["date"] else found
 
 
 def read_bars(path: Path) -> Panel:
     "A checked panel from a parquet or CSV file, or from a folder of wide files; raises InputError or DataError naming the path."
     if path.is_dir():
-        return panel_from_frames(_wide(path), str(path), **_beside(path))
+        beside = _beside(path)
+        as_of = beside.pop("sectors_as_of", None)
+        return replace(panel_from_frames(_wide(path), str(path), **beside), sectors_as_of=as_of)
     if not path.is_file():
         hint = "" if path.suffix else "; a bare name is looked for in the folder V23_REAL_DATA names"
         raise InputError(f"there is no bars file {path}{hint}")
     rows = long_table(read_table(path))
-    return panel_from_rows(rows, **{"source": str(path)} | _beside(path.parent) | _inside(path))
+    found = {"source": str(path)} | _beside(path.parent) | _inside(path)
+    as_of = found.pop("sectors_as_of", None)
+    return replace(panel_from_rows(rows, **found), sectors_as_of=as_of)
 
 # %% ../../nbs/components/72_bars.ipynb #62518bf9
 def load_bars(spec: str | Path | None = None, seed: int = 7, reversal_edge: float = 0.0) -> Panel:
@@ -127,7 +140,7 @@ def save_bars(panel: Panel, path: Path | str) -> None:
     table = pa.Table.from_pandas(long.reset_index().sort_values(["symbol", "date"]), preserve_index=False)
     market = {n: [None if pd.isna(x) else float(x) for x in panel.market[n]] for n in ("vix", "spy")}
     dates = [d.date().isoformat() for d in panel.market.index]
-    note = {"source": panel.source, "synthetic": panel.synthetic, "sectors": dict(panel.sectors), "market": {"date": dates, **market}}
+    note = {"source": panel.source, "synthetic": panel.synthetic, "sectors": dict(panel.sectors), "sectors_as_of": panel.sectors_as_of.isoformat() if panel.sectors_as_of else None, "market": {"date": dates, **market}}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), LABEL: json.dumps(note).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
     working = path.with_name(f".{path.name}.{os.getpid()}.tmp")

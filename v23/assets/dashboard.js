@@ -14,7 +14,7 @@
     const axis = {stroke: dim, grid: {stroke: line, width: 1}, ticks: {stroke: line, width: 1}, font: "12px system-ui"};
     box.replaceChildren();
     new uPlot({
-      width: box.clientWidth, height: told.height || 240, cursor: {drag: {x: false, y: false}},
+      padding: [10, 44, 0, 0], width: box.clientWidth, height: told.height || 240, cursor: {drag: {x: false, y: false}},
       scales: {x: {time: true}},
       axes: [{...axis, space: 80, incrs: [1, 2, 3, 5, 7, 14, 30, 91, 182, 365].map(d => d * 86400), values: (u, vs) => vs.map(v => new Date(v * 1000).toISOString().slice(0, 10))}, {...axis, size: 74, values: (u, vs) => vs.map(short)}],
       series: [{label: "Session", value: (u, v) => v == null ? "" : new Date(v * 1000).toISOString().slice(0, 10)},

@@ -15,7 +15,7 @@ import gzip
 import hmac
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,13 @@ class Desk:
     version: str = ""
     streams: int = 0
     changed: asyncio.Event | None = None
+    kept: dict[tuple[str, ...], bytes] = field(default_factory=dict)  # Pages as they were made for this version
+
+    def keep(self, key: tuple[str, ...], text: bytes) -> None:
+        "Remember a page until something changes."
+        if len(self.kept) >= 64 or any(k[-1] != self.version for k in self.kept):
+            self.kept.clear()
+        self.kept[key] = text
 
     def __post_init__(self) -> None:
         self.reader, self.files = OrderReader(self.state), Reports(self.reports)
@@ -210,7 +217,7 @@ def sign_in_page(status: int, desk: Desk, to: str, problem: str = "") -> Respons
     "The form; `to` is where it leads."
     target = to if safe_target(to) and to not in ("/login", "/events") else "/"
     form = Form(
-        Input(type="hidden", name="to", value=target), Label("Password", Input(name="password", type="password", required=True, autofocus=True, autocomplete="current-password")), Button("Sign in", type="submit"), method="post", action="/login",
+        Input(type="hidden", name="to", value=target), Input(name="user", value="v23", autocomplete="username", hidden=True), Label("Password", Input(name="password", type="password", required=True, autofocus=True, autocomplete="current-password")), Button("Sign in", type="submit"), method="post", action="/login",
     )  # fmt: skip
     words = P(Small("The passwords were printed when the dashboard first started. To make new ones:  v23 dashboard --new-password operator"))
     body = Body(Main(H1("v23 dashboard"), banner("bad", problem) if problem else "", form, words, cls="login", id="main"))
@@ -251,7 +258,18 @@ def add_pages(app: Starlette, desk: Desk) -> None:
     d = desk.reader
 
     def show(title: str, path: str, live: Any, fixed: Any = (), refresh: str = "", status: int = 200) -> Callable[[Request], Response]:
-        return lambda request: Response(page(title, path, d, request.scope["v23"], desk.owned, live(request.scope["v23"]), fixed, refresh), status, media_type="text/html")
+        def made(request: Request) -> Response:
+            session = request.scope["v23"]
+            key = (session.csrf, str(request.url.query), request.url.path, desk.version)
+            kept = desk.kept.get(key) if not session.note[1] and path != "/desk-health" else None
+            if kept is None:
+                fresh = not session.note[1]
+                kept = page(title, path, d, session, desk.owned, live(session), fixed, refresh).encode()
+                if fresh and desk.version and status == 200:
+                    desk.keep(key, kept)
+            return Response(kept, status, media_type="text/html")
+
+        return made
 
     for path, title, part in (("/", "Today", desk_pages.today), ("/positions", "Positions", desk_pages.positions), ("/quality", "Execution quality", proof_pages.quality), ("/jobs", "Jobs", proof_pages.jobs), ("/alerts", "Alerts", proof_pages.alerts)):
 

@@ -32,10 +32,10 @@ def needs(desk: OrderReader, owned: bool | None) -> list[str]:
         found.append(f"Safe mode: {live['safe_mode'].get('why', '')}. Compare with the broker, then accept its books with  v23 reconcile --accept.")
     found += [f"The books differ: {x}" for x in ((live.get("reconciled") or {}).get("stops") or [])]
     found += [f"Breaker {x['name'].replace('_', ' ')}: {x.get('cause', '')}" for x in desk.breaker()["latches"] if as_state(x.get("state")) >= BreakerState.HALTED]
-    found += [f"Entries are off: {x}" for x in live.get("seen", {}).get("pauses", [])]
+    found += [f"Entries are off: {x}" for x in desk.pauses()]
     found += [f"Critical: {e.get('code', '')} {e.get('detail', '')}" for e in live.get("errors", [])[-20:] if e.get("kind") == "critical"]
     found += [f"Job {j['name']} of {j['session']} failed: see Jobs." for j in live.get("jobs", []) if j["status"] == "failed"]
-    waiting = [a for a in desk.read("monitoring/alert_history.json").data.get("alerts", []) if a.get("priority") == "CRITICAL" and not a.get("acknowledged")]
+    waiting = [a for a in desk.alerts() if a.get("priority") == "CRITICAL" and not a.get("acknowledged")]
     if waiting:
         found.append(f"{len(waiting)} critical alert{'s' if len(waiting) > 1 else ''} not acknowledged: see Alerts.")
     return list(dict.fromkeys(found))
@@ -136,7 +136,7 @@ def positions(desk: OrderReader, session: Session, owned: bool | None) -> list[A
         return [no_desk()]
     rows, equity = desk.positions(), desk.equity()
     told = [(
-        A(Strong(r["symbol"]), href=f"/orders?q={r['symbol']}"), plain(r["shares"], 9), money(r["price"]), money(r["cost"]), money(r["value"]), percent(r["weight"]), money(r["pnl"], signed=True), r["sector"],
+        A(Strong(r["symbol"]), href=f"/orders?q={r['symbol']}"), plain(r["shares"], 9), money(r["price"]), money(r["cost"]), money(r["value"], cents=False), percent(r["weight"]), money(r["pnl"], signed=True, cents=False), r["sector"],
         badge("agrees", "ok") if r["agrees"] else badge("not compared", "mute") if r["agrees"] is None else badge("differs", "bad"),
     ) for r in rows]  # fmt: skip
     sectors: dict[str, float] = {}
@@ -147,7 +147,7 @@ def positions(desk: OrderReader, session: Session, owned: bool | None) -> list[A
     columns = [("Symbol", ""), ("Shares", "n"), ("Price", "n opt"), ("Cost", "n opt"), ("Value", "n"), ("Of equity", "n"), ("P&L", "n"), ("Sector", "opt"), ("Broker", "opt")]
     gain = [r["pnl"] for r in rows if r["pnl"] is not None]
     return [
-        tiles(tile(str(len(rows)), "positions"), tile(money(sum(r["value"] or 0.0 for r in rows), cents=False), "value"), tile(money(sum(gain), signed=True) if gain else UNKNOWN, "unrealised P&L"), tile(percent(rows[0]["weight"]) if rows else "none", "largest", rows[0]["symbol"] if rows else "")),
+        tiles(tile(str(len(rows)), "positions"), tile(money(sum(r["value"] or 0.0 for r in rows), cents=False), "value"), tile(money(sum(gain), signed=True) if gain or not rows else UNKNOWN, "unrealised P&L"), tile(percent(rows[0]["weight"]) if rows else "none", "largest", rows[0]["symbol"] if rows else "")),
         Div(panel("Held", table("Positions", columns, told, "Nothing is held: the book is flat."), width="w8"),
             panel("By sector", table("Sectors", [("Sector", ""), ("Value", "n"), ("Of equity", "n"), (f"limit {limit:.0%}", "opt")], shares, "No sector holds anything."), width="w4"), cls="grid"),
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def orders(desk: OrderReader, text: str, day: str, state: str) -> list[Any]:
     columns = [("Decided", "t opt"), ("Symbol", ""), ("Wanted", ""), ("Type", "opt"), ("State", ""), ("Filled", ""), ("Cost", "n opt"), ("Purpose", "opt"), ("Why not", "opt")]
     empty = "Nothing matches; look with fewer words, or in all sessions." if text or day or state else "No order has been decided yet; the first appear at the next rebalance."
     days = desk.sessions()
-    fills = [(stamp(f["at"]), A(f["symbol"], href=f"/orders/{f['intent_id']}"), f["side"], plain(f["quantity"], 9), money(f["price"])) for f in desk.fills(day or (days[0] if days else ""))[:60]]
+    fills = [(stamp(f["at"])[11:], A(f["symbol"], href=f"/orders/{f['intent_id']}"), f["side"], plain(f["quantity"], 9), money(f["price"])) for f in desk.fills(day or (days[0] if days else ""))[:60]]
     more = f"the newest {len(found)} of {total}" if total > len(found) else f"{total} order{'' if total == 1 else 's'}"
     return [Div(panel(f"Orders: {more}", table("Orders", columns, rows, empty), width="w8"), panel(f"Fills of {day or (days[0] if days else 'no session')}", table("Fills", [("New York", "t"), ("Symbol", ""), ("", ""), ("Shares", "n"), ("Price", "n")], fills, "No fill yet."), width="w4"), cls="grid")]
 

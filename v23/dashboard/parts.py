@@ -140,7 +140,7 @@ def histogram(values: Sequence[float], words: str, bins: int = 24) -> Any:
         counts[min(max(int((v - low) / step), 0), bins - 1)] += 1
     tall, wide = max(counts), 600 / bins
     bars = [svg("rect", svg("title", f"{low + n * step:.1f} to {low + (n + 1) * step:.1f} bps: {c}"), x=f"{n * wide + 1:.1f}", y=f"{150 - 140 * c / tall:.1f}", width=f"{wide - 2:.1f}", height=f"{140 * c / tall:.1f}") for n, c in enumerate(counts)]
-    ticks = [svg("text", f"{low + (high - low) * k / 4:.0f}", x=f"{min(max(600 * k / 4, 10), 585):.0f}", y="168", text_anchor="middle") for k in range(5)]
+    ticks = [svg("text", f"{low + (high - low) * k / 4:.{0 if high - low >= 20 else 1}f}{' bps' if k == 4 else ''}", x=f"{min(max(600 * k / 4, 12), 575):.0f}", y="168", text_anchor="middle") for k in range(5)]
     return Div(svg("svg", *bars, *ticks, viewBox="0 0 600 175", cls="bars", role="img", aria_label=words), Small(words))
 
 # %% ../../nbs/components/933_dashboard_parts.ipynb #934d40bc

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['risk', 'order_limits', 'stops', 'risk_forms', 'verdict', 'quality', 'group_table', 'validation', 'jobs',
-           'summary_text', 'all_alerts', 'alerts', 'delivered', 'health', 'age_text']
+           'summary_text', 'alerts', 'delivered', 'health', 'metric_row', 'age_text']
 
 # %% ../../nbs/components/935_dashboard_proof.ipynb #4e3e7a33
 import time
@@ -60,7 +60,7 @@ def order_limits(desk: OrderReader) -> Any:
 
 def stops(desk: OrderReader) -> Any:
     "Each reason in a sentence."
-    found = list(desk.live.get("seen", {}).get("pauses", []))
+    found = desk.pauses()
     if kill_state(desk)["active"]:
         found.insert(0, "the kill switch is active")
     return Ul(*(Li(x) for x in found)) if found else P(badge("nothing", "ok"), " outside the breakers stops entries.")
@@ -154,20 +154,14 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in summary.items() if v not in ("", None) and k != "session")[:240]
 
 # %% ../../nbs/components/935_dashboard_proof.ipynb #5108e06c
-def all_alerts(desk: OrderReader) -> list[dict[str, Any]]:
-    "Alerts of the history file, or of the live view before it is written; newest first."
-    rows = list(desk.read("monitoring/alert_history.json").data.get("alerts", [])) or list(desk.live.get("alerts", []))
-    return sorted((r for r in rows if isinstance(r, dict)), key=lambda r: str(r.get("at", "")), reverse=True)[:300]
-
-
 def alerts(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
     "What was said, to whom it was delivered, who has seen it."
     rows = []
-    for a in all_alerts(desk):
+    for a in desk.alerts():
         number_ = str(a.get("id") or a.get("alert_id") or "")
         seen = a.get("acknowledged") or a.get("acknowledged_by")
         button = action(session, "/actions/acknowledge", "Acknowledge", Input(type="hidden", name="id", value=number_), cls="plain") if number_ and not seen else ""
-        rows.append((stamp(a.get("at")), badge(a.get("priority", UNKNOWN)), Strong(str(a.get("code", "")).replace("_", " ").lower()), a.get("subject", ""), str(a.get("text", ""))[:600], delivered(a), badge("acknowledged", "ok") if seen else button or badge("open", "mute")))
+        rows.append((stamp(a.get("at")), badge(a.get("priority", UNKNOWN)), Strong(str(a.get("code", "")).replace("_", " ").lower()), a.get("subject", ""), str(a.get("text", ""))[:600] + (f" (and {a['repeats']} more)" if a.get("repeats") else ""), delivered(a), badge("acknowledged", "ok") if seen else button or badge("open", "mute")))
     errors = [(stamp(e.get("at")), badge(e.get("kind", "error"), "bad" if e.get("kind") == "critical" else "warn"), e.get("code", ""), str(e.get("detail") or e.get("message") or "")[:400]) for e in reversed(desk.live.get("errors", []))]
     columns = [("New York", "opt"), ("Priority", ""), ("What", ""), ("About", "opt"), ("Text", ""), ("Delivered", ""), ("", "")]
     return [panel("Alerts", table("Alerts", columns, rows, "No alert has been raised.")), P(), panel("Errors the desk has met", table("Errors", [("New York", "opt"), ("Kind", ""), ("Code", ""), ("Detail", "")], errors, "No error is on record."))]
@@ -175,10 +169,11 @@ def alerts(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]
 
 def delivered(a: Mapping[str, Any]) -> Any:
     "Per channel, what became of it."
-    told = a.get("delivered", a.get("deliveries", a.get("channels", [])))
-    if isinstance(told, Mapping):
-        return Ul(*(Li(f"{k}: {v if not isinstance(v, Mapping) else v.get('state', v.get('status', UNKNOWN))}") for k, v in told.items()))
-    words = ", ".join(str(x) if not isinstance(x, Mapping) else f"{x.get('channel', '')} {x.get('state', x.get('status', ''))}" for x in told) if isinstance(told, list) else str(told)
+    channels = a.get("channels")
+    if isinstance(channels, Mapping) and channels:
+        return Ul(*(Li(": ".join(str(x) for x in (name, v.get("status", UNKNOWN), v.get("detail", "")) if x) if isinstance(v, Mapping) else f"{name}: {v}") for name, v in channels.items()))
+    told = a.get("delivered", [])
+    words = ", ".join(map(str, told)) if isinstance(told, list) else str(told)
     return f"{words or 'nowhere yet'}{'; ' + str(a['problem']) if a.get('problem') else ''}"
 
 # %% ../../nbs/components/935_dashboard_proof.ipynb #0feadb25
@@ -188,7 +183,8 @@ def health(desk: OrderReader, session: Session, owned: bool | None, diary: list[
     rows = [(badge(h.get("status", UNKNOWN), {"ok": "ok", "problem": "bad", "critical": "bad"}.get(str(h.get("status")), "warn")), Strong(str(h.get("component", "")).replace("_", " ")), age_text(h.get("age_s")), str(h.get("detail", ""))) for h in state.data.get("health", [])]
     kpis = [(badge(k.get("grade", UNKNOWN), {"target": "ok", "ok": "ok", "critical": "bad", "warning": "warn"}.get(str(k.get("grade")), "mute")), str(k.get("name", "")).replace("_", " "), f"{plain(k.get('value'))} {k.get('unit', '')}" if number(k.get("value")) is not None else f"{UNKNOWN}{': ' + str(k['reason']) if k.get('reason') else ''}", str(k.get("target", ""))) for k in state.data.get("kpis", [])]
     metrics = desk.read("monitoring/metrics_state.json").data
-    numbers = [(k.replace("_", " "), plain(v, 4) if number(v) is not None else UNKNOWN if v is None else str(v)[:200]) for k, v in sorted(metrics.items()) if not isinstance(v, dict | list)]
+    defined = {d.get("name"): d for d in metrics.get("definitions", []) if isinstance(d, dict)}
+    numbers = [metric_row(k, v, defined.get(k, {})) for k, v in sorted(metrics.items()) if not isinstance(v, dict | list)]
     _, age = fresh(desk)
     live = desk.live
     told = facts(
@@ -198,9 +194,15 @@ def health(desk: OrderReader, session: Session, owned: bool | None, diary: list[
     seen = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(d.get("at", 0))), str(d.get("action", "")), str(d.get("outcome", "")), str(d.get("role", "")), str(d.get("address", ""))) for d in diary]
     return [Div(
         panel("Parts", table("Parts", [("", ""), ("Part", ""), ("Age", "n"), ("Detail", "")], rows, "No health check has been written yet; the desk writes one with every snapshot."), width="w8"), panel("This desk", told, width="w4"),
-        panel("Key figures", table("Key figures", [("", ""), ("Figure", ""), ("Value", "n"), ("Target", "")], kpis, "No key figure yet: they begin with the first close."), width="w6"), panel("Metrics", table("Metrics", [("Metric", ""), ("Value", "n")], numbers, "No metric yet: they begin with the first close."), width="w6"),
+        panel("Key figures", table("Key figures", [("", ""), ("Figure", ""), ("Value", "n"), ("Target", "")], kpis, "No key figure yet: they begin with the first close."), width="w6"), panel("Metrics", table("Metrics", [("Metric", ""), ("Value", "n"), ("Meaning", "opt")], numbers, "No metric yet: they begin with the first close."), width="w6"),
         panel("Who did what on this dashboard", table("Diary", [("When", ""), ("Action", ""), ("Outcome", ""), ("Role", "opt"), ("From", "opt")], seen, "Nobody has done anything yet.")), cls="grid",
     )]  # fmt: skip
+
+# %% ../../nbs/components/935_dashboard_proof.ipynb #4348a606
+def metric_row(name: str, value: Any, told: Mapping[str, Any]) -> tuple[Any, ...]:
+    "A metric with its unit and meaning, or why it is unknown."
+    shown = f"{plain(value, 4)} {told.get('unit', '')}".strip() if number(value) is not None else UNKNOWN if value is None else str(value)[:200]
+    return name.replace("_", " "), shown, str(told.get("reason") or told.get("meaning") or "")[:200]
 
 
 def age_text(seconds: Any) -> str:

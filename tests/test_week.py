@@ -1,0 +1,157 @@
+"A week as it is lived: a crash on Tuesday, a bad exchange on Wednesday, a kill drill on a half day, a holiday, and a Monday after."
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import requests
+
+from v23.control import ControlRefused, NoOwner, ask
+from v23.jobs import read_history
+from v23.keeper import read_pulse
+from v23.market_calendar import NEW_YORK
+from v23.schedule import day_plan
+from v23.settings import load_settings
+
+WEEK = [date(2025, 6, 30), date(2025, 7, 1), date(2025, 7, 2), date(2025, 7, 3), date(2025, 7, 7)]  # the third is a half day, the fourth of July a holiday
+CANARIES = {"ALPACA_API_KEY": "PKCANARY0000DEADBEEF", "ALPACA_API_SECRET": "canary/secret+0123456789==", "ALERT_EMAIL_PASSWORD": "canary-mail-password"}
+ENVIRON = {"HOLDING_SESSIONS": "1", "V23_MODE": "simulated", **CANARIES}
+
+
+class Week:
+    "The process under test, and what its tester does to it from outside."
+
+    def __init__(self, folder: Path):
+        self.state, self.reports = folder / "state", folder / "reports"
+        command = [sys.executable, "-m", "v23.cli", "supervise", "--speed", "0", "--sessions", str(len(WEEK)), "--start", WEEK[0].isoformat(), "--state", str(self.state), "--reports", str(self.reports)]
+        self.errors = folder / "stderr.txt"
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(command, env=os.environ | ENVIRON, stdout=subprocess.DEVNULL, stderr=errors, cwd=folder)
+        self.killed_pid = 0
+
+    def until(self, day: date, doing: str, patience_s: float = 300.0) -> dict:
+        "Wait for a moment of the week: this job runs on this day."
+        until = time.monotonic() + patience_s
+        while time.monotonic() < until:
+            assert self.process.poll() is None, self.said()
+            try:
+                seen = ask(self.state, "heartbeat", timeout=5)
+            except NoOwner:
+                time.sleep(0.05)
+                continue
+            now = datetime.fromisoformat(seen["now"]).astimezone(NEW_YORK)
+            if (now.date(), seen["doing"]) == (day, doing):
+                return seen
+            assert now.date() <= day, f"{day} went by without {doing}; it is {now}\n{self.said()}"
+            time.sleep(0.01)
+        raise AssertionError(f"{doing} of {day} did not begin in {patience_s:g} s\n{self.said()}")
+
+    def said(self) -> str:
+        log = self.state / "logs" / "v23.log"
+        return self.errors.read_text()[-2000:] + (log.read_text()[-4000:] if log.exists() else "")
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory):
+    lived = Week(tmp_path_factory.mktemp("week"))
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    try:
+        lived.killed_pid = lived.until(WEEK[1], "rebalance")["pid"]
+        os.kill(lived.killed_pid, signal.SIGKILL)
+        lived.until(WEEK[2], "market_open")
+        url = ask(lived.state, "status", timeout=30)["exchange"]
+        for fault in (
+            {"method": "POST", "path_prefix": "/v2/orders", "kind": "accept_then_error", "nth": 2, "times": 3},
+            {"method": "POST", "path_prefix": "/v2/orders", "kind": "drop", "nth": 9, "times": 1},
+            {"method": "GET", "path_prefix": "/v2/positions", "kind": "error", "times": 1, "status": 503},
+            {"method": "GET", "path_prefix": "/v2/orders", "kind": "429", "times": 2},
+        ):
+            requests.post(f"{url}/sim/faults", json=fault, timeout=10).raise_for_status()
+        lived.until(WEEK[3], "intraday_check")
+        lived.kill = ask(lived.state, "kill", who="tester", reason="drill", timeout=60)
+        with pytest.raises(ControlRefused):
+            ask(lived.state, "deactivate_kill", who="tester", code="CONFIRM-20250704", timeout=60)
+        ask(lived.state, "deactivate_kill", who="tester", code=f"CONFIRM-{WEEK[3]:%Y%m%d}", timeout=60)
+        lived.resumed = ask(lived.state, "resume_entries", who="tester", reason="the drill is over", timeout=60)
+        lived.code = lived.process.wait(600)
+    finally:
+        lived.seconds = time.monotonic() - began
+        if lived.process.poll() is None:
+            lived.process.terminate()
+            lived.process.wait(15)
+        lived.cpu_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    return lived
+
+
+def test_the_week_ends_by_itself(week):
+    assert week.code == 0, week.said()
+    assert week.seconds < 180 or week.cpu_s < 120, f"{week.seconds:.0f} s, {week.cpu_s:.0f} s of them computing"  # three minutes, on a machine that is not busy with something else
+
+
+def test_every_scheduled_job_ran_exactly_once(week):
+    expected = Counter((j.name, j.session.isoformat()) for day in WEEK for j in day_plan(day, load_settings()))
+    runs = read_history(week.reports)
+    assert Counter((e["job"], e["session"]) for e in runs if e["status"] == "done") == expected
+    assert [e for e in runs if e["status"] == "missed"] == []
+    assert (date(2025, 7, 4).isoformat()) not in {e["session"] for e in runs}
+    last = WEEK[-1].isoformat()
+    assert {p.name for p in (week.reports / "runs" / last).glob("*.result.json")} >= {"market_open.result.json", "rebalance.result.json", "market_close.result.json"}
+
+
+def test_the_crash_was_one_and_the_desk_came_back_without_safe_mode(week):
+    assert len(json.loads((week.state / "supervisor" / "crashes.json").read_text())) == 1
+    assert read_pulse(week.state)[0]["pid"] != week.killed_pid
+    assert "ended with -9; starting again in 1 s" in week.errors.read_text()
+
+
+def test_the_exchange_really_was_faulty(week):
+    from v23.adapters.ledger import Ledger
+    from v23.adapters.state_folder import real_clock
+
+    ledger = Ledger(week.state / "execution" / "ledger.sqlite3", real_clock())
+    codes = Counter(e.body["code"] for e in ledger.events("error") if e.body["session"] == WEEK[2].isoformat())
+    ledger.close()
+    assert sum(codes.values()) >= 1, codes
+
+
+def test_the_kill_drill_sold_everything_and_was_lifted(week):
+    assert week.kill["latched"] and week.kill["report"]["flat"] is True
+    assert week.resumed["pauses"] == []
+    assert not (week.state / "circuit_breakers" / "KILL").exists()
+
+
+def test_the_desk_is_ready_and_the_books_agree(week):
+    from v23.campaign import audit
+    from v23.exchange_host import ExchangeHost
+    from v23.trading_desk import open_desk, safe_mode
+
+    with ExchangeHost(week.state) as host, open_desk(state=week.state, reports=week.reports, host=host) as desk:
+        desk.ready(WEEK[-1])
+        desk.look(WEEK[-1])
+        assert desk.gate.pauses() == () and not desk.kill.is_active and safe_mode(desk.ledger) is None
+        assert desk.engine.open_orders() == ()
+        proof = audit(desk, host.config.start - timedelta(days=1))
+        assert proof.clean and proof.orders > 20, proof
+        assert [e.body["session"] for e in desk.ledger.events("session_closed")] == [d.isoformat() for d in WEEK]
+        desk.ledger.verify()
+
+
+def test_no_secret_is_in_anything_that_was_written(week):
+    searched = [p for folder in (week.state, week.reports) for p in folder.rglob("*") if p.is_file() and not p.is_socket()]
+    assert len(searched) > 50
+    for path in searched:
+        content = path.read_bytes()
+        assert not [name for name, value in CANARIES.items() if value.encode() in content], path
+
+
+def test_nothing_half_written_is_left(week):
+    left = [p for folder in (week.state, week.reports) for p in folder.rglob("*") if p.name.endswith(".tmp") or (p.name.startswith(".") and p.suffix in (".ipynb", ".html", ".json"))]
+    assert [p for p in left if "logs" not in p.parts] == []
