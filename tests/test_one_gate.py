@@ -26,15 +26,15 @@ CALLERS = {
     ("adapters/alpaca.py", "start_many"): "the client itself",
     ("adapters/alpaca.py", "start"): "the client itself",
     ("adapters/alpaca.py", "one"): "the client itself, one of several at a time",
-    ("adapters/light_alpaca.py", "sleep"): "moves the simulated exchange's clock",
-    ("liquidation.py", "_sell"): "a market sale for the kill switch where no ledger is",
+    ("adapters/light_alpaca.py", "sleep"): "moves the clock of a simulated exchange, no order",
+    ("liquidation.py", "_sell"): "sells for a kill when the ledger cannot be written; never buys",
     ("execution_engine.py", "_start"): "the only caller of the client, for `send_all`: what it is given passed the gate or is a kill",
 }
 # Who hands orders to the engine's wire.
 WIRE = {
     ("execution_engine.py", "send"): "the wire itself",
     ("execution_engine.py", "_act"): "asks `_still` of each order, and that asks the gate",
-    ("execution_engine.py", "send_kills"): "sells for the kill switch",
+    ("execution_engine.py", "send_kills"): "sells for the kill switch, each sale asked of the gate",
     ("liquidation.py", "liquidate"): "sends a kill's lost request again",
 }
 

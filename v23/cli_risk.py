@@ -80,7 +80,7 @@ def kill(
     if report is None:
         report = _kill_here(state, reports, exchange, reason, who, patience)
     answer(report, as_json, describe_kill(report))
-    if report["flat"] is not None and not no_page and not report.get("without_ledger"):
+    if report["flat"] is not None and not no_page and not report.get("without_ledger") and not report.get("owner"):
         _page(state, reports)
     if report["flat"] is False:
         raise typer.Exit(1)
@@ -111,7 +111,9 @@ def _asked(state: Path, command: str, who: str, **fields: Any) -> dict[str, Any]
         return {"kill_id": "", "flat": None, "left": {}, "note": f"latched; the desk that runs here did not take the request ({e}), and finds the latch at its next step"}
     except NoOwner:
         return None
-    return {"kill_id": "", "flat": None, "left": {}, "note": "latched; the desk that runs here gets out:  v23 status"} | told
+    done = told.pop("report", None) or {}  # when the desk was quick enough
+    note = told.pop("note", "") or "latched; the desk that runs here gets out:  v23 status"
+    return {"kill_id": "", "flat": None, "left": {}, "note": note, "owner": True} | told | done
 
 
 def _kill_here(state: Path, reports: Path, exchange: str, reason: str, who: str, seconds: float) -> dict[str, Any]:
