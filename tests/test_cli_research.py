@@ -1,5 +1,6 @@
 "The research commands as they are typed: every flag of a backtest does something, and every bad input is one line that names the thing."
 
+import importlib
 import json
 import sys
 from types import SimpleNamespace
@@ -139,7 +140,7 @@ def test_what_cannot_be_recorded_is_one_short_line(folder):
 
     sys.path.insert(0, str(folder))
     try:
-        from mine import Unrecordable
+        Unrecordable = importlib.import_module("mine").Unrecordable
     finally:
         sys.path.remove(str(folder))
     with pytest.raises(InputError) as e:

@@ -27,6 +27,10 @@ CALLERS = {
     ("adapters/alpaca.py", "start"): "the client itself",
     ("adapters/alpaca.py", "one"): "the client itself, one of several at a time",
     ("adapters/light_alpaca.py", "sleep"): "moves the clock of a simulated exchange, no order",
+    ("adapters/alert_outbox.py", "_take"): "hands an alert to its channels, no order",
+    ("adapters/alert_outbox.py", "_remember"): "hands an alert to its channels, no order",
+    ("adapters/alert_outbox.py", "_after"): "hands an alert to its channels, no order",
+    ("supervisor.py", "on_kill"): "puts a kill into the inbox of the desk's own thread, no order",
     ("liquidation.py", "_sell"): "sells for a kill when the ledger cannot be written; never buys",
     ("execution_engine.py", "_start"): "the only caller of the client, for `send_all`: what it is given passed the gate or is a kill",
 }

@@ -815,6 +815,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'v23.candidates._passing': ('components/candidates.html#_passing', 'v23/candidates.py'),
                                 'v23.candidates._per_pair': ('components/candidates.html#_per_pair', 'v23/candidates.py'),
                                 'v23.candidates._within': ('components/candidates.html#_within', 'v23/candidates.py'),
+                                'v23.candidates.ask_again': ('components/candidates.html#ask_again', 'v23/candidates.py'),
                                 'v23.candidates.choose': ('components/candidates.html#choose', 'v23/candidates.py'),
                                 'v23.candidates.decision_rows': ('components/candidates.html#decision_rows', 'v23/candidates.py'),
                                 'v23.candidates.find_candidates': ('components/candidates.html#find_candidates', 'v23/candidates.py'),

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from . import v21_signals
-from .candidates import HIGH, Chosen, choose, find_candidates
+from .candidates import HIGH, Chosen, ask_again, choose, find_candidates
 from .errors import InputError
 from .market_data import Panel
 from .settings import StrategySettings
@@ -800,6 +800,8 @@ def backtest(
     first, terms = panel.row(recorded[0]), Terms(settings.cost_bps)
     found = find_candidates(panel, [settings], universe, phase, first)
     chosen = choose(found, [settings])
+    if universe == "pit":
+        ask_again(panel, found.rows, chosen, settings)
     run = PlanRun(panel, plan_of_chosen(found.rows, chosen), fill, accounting, terms, first)
     return BacktestResult(panel, lambda: picks_of(panel, found.rows, chosen, settings, phase, first), run, terms, phase, lambda: run_record(panel, settings, fill, accounting, universe, phase))
 

@@ -23,7 +23,7 @@ from . import backtest as engine
 from v23.backtest import (
     ACCOUNTINGS, FILLS, Pick, PlanRun, Run, Target, Terms, period_metrics, picks_of, plan_of_chosen, recorded_sessions, run_targets, spell_returns, targets_of, trades_of,
 )  # fmt: skip
-from .candidates import choose, find_candidates
+from .candidates import ask_again, choose, find_candidates
 from .domain import Strategy
 from .errors import InputError
 from .example_strategies import check_shape_of, decide
@@ -357,6 +357,8 @@ def _v21_run(strategy: V21, panel: Panel, phase: int, first: int, how: tuple[str
     universe, fill, accounting, terms = how
     found = find_candidates(panel, [strategy.settings], universe, phase, first)
     chosen = choose(found, [strategy.settings])
+    if universe == "pit":
+        ask_again(panel, found.rows, chosen, strategy.settings)
     plan = plan_of_chosen(found.rows, chosen)
     run = PlanRun(panel, plan, fill, accounting, terms, first) if terms.capacity is None else run_targets(panel, targets_of(plan), fill, accounting, terms, first)
     return run, lambda: pick_rows(panel, picks_of(panel, found.rows, chosen, strategy.settings, phase, first))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HIGH', 'BATCH', 'FEWEST', 'decision_rows', 'loosest', 'legacy_universe', 'Candidates', 'find_candidates', 'Chosen',
-           'choose']
+           'choose', 'ask_again']
 
 # %% ../nbs/components/17_candidates.ipynb #a9bfa8f5
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import v21_signals
+from .errors import V23Error
 from .market_data import Panel
 from .settings import StrategySettings
 from .v21_signals import Indicators
@@ -184,3 +185,14 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
         taken = passed & (place <= held[n][row_of])
         picks[n, row_of[taken], place[taken] - 1] = found.columns[taken]
     return Chosen(picks, held, strict, eligible)
+
+# %% ../nbs/components/17_candidates.ipynb #3e91a670
+def ask_again(panel: Panel, rows: np.ndarray, chosen: Chosen, settings: StrategySettings) -> None:
+    "Ask the rule itself at the last decision and at one in the middle; raises V23Error when it answers otherwise."
+    for k in {len(rows) // 2, len(rows) - 1} if len(rows) else ():
+        now = v21_signals.indicators(panel, int(rows[k]))
+        asked = v21_signals.rank_candidates(now, v21_signals.tradable(now, settings), settings)
+        told = chosen.picks[0, k, : chosen.held[0, k]]
+        if not np.array_equal(asked.columns, told) or (asked.strict, asked.eligible) != (chosen.strict[0, k], chosen.eligible[0, k]):
+            names = [[panel.symbols[c] for c in columns[:3]] for columns in (asked.columns, told)]
+            raise V23Error(f"on {panel.sessions[rows[k]]} the rule wants {names[0]}… and the backtest {names[1]}…: what is tested would not be what is traded")
