@@ -466,7 +466,7 @@ def status(state: StateOption = STATE, as_json: JsonOption = False) -> None:
 
     Example:  v23 status --json
     """
-    from v23.trading_desk import describe_status, read_status
+    from v23.desk_status import describe_status, read_status
 
     seen = read_status(state)
     answer(seen, as_json, describe_status(seen))

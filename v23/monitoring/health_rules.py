@@ -99,7 +99,7 @@ def jobs_row(job: Mapping[str, Any] | None, age_s: float | None) -> dict[str, An
     name = f"{job['name']} of {job['session']}"
     if job["status"] == "failed":
         return row("jobs", "problem", f"{name} failed", age_s, check="latest job")
-    if job["status"] == "started" and age_s is not None and age_s > 4 * 3600:
+    if job["status"] == "started" and age_s is not None and age_s > 8 * 3600:  # a close waits for the bell
         return row("jobs", "problem", f"{name} began {age_s / 3600:.1f} h ago and did not end", age_s, check="latest job")
     return row("jobs", "ok", f"{name} {job['status']}", age_s, check="latest job")
 
