@@ -8,6 +8,7 @@ __all__ = ['JOBS', 'CampaignPlan', 'campaign_sessions', 'read_plan', 'write_plan
            'describe_campaign']
 
 # %% ../nbs/components/94_campaign.ipynb #bf8b86c7
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from .errors import InputError, OwnedError, StateError
 from .exchange_host import ExchangeConfig, ExchangeHost, opening_instant
 from .jobs import run_job
 from .settings import Settings, load_settings
+from .strategy_source import strategy_of
 from .market_data import Panel
 from .trading_desk import TradingDesk, open_desk
 
@@ -38,6 +40,7 @@ class CampaignPlan:
     bars: str = ""  # A file, or empty for the synthetic market
     start: date | None = None  # None: the last `sessions` of the bars
     cash: float = 100_000.0
+    strategy: str = ""  # As V23_STRATEGY; empty takes the settings'
 
 
 def campaign_sessions(plan: CampaignPlan, panel: Panel, warmup: int) -> tuple[date, ...]:
@@ -185,12 +188,13 @@ def run_campaign(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     "Trade the sessions, validate, write the reports; raises StateError when the books ever disagree, OwnedError when a campaign runs here."
-    settings = load_settings()
-    settings = settings if settings.mode == "simulated" else load_settings(overrides={"V23_MODE": "simulated"})
     state_dir, reports_dir = Path(state_dir).resolve(), Path(reports_dir).resolve()
     plan = prepare(plan, state_dir, resume, fresh)
+    if plan.strategy:
+        os.environ["V23_STRATEGY"] = plan.strategy  # the notebooks of this campaign inherit it
+    settings = load_settings(overrides={"V23_MODE": "simulated"})
     panel = load_bars(plan.bars or None, seed=plan.seed)
-    sessions = campaign_sessions(plan, panel, TradingDesk.warmup_sessions())
+    sessions = campaign_sessions(plan, panel, strategy_of(settings).warmup_sessions)
     lock = StateLock(state_dir, ".campaign.lock")
     try:
         wait_for_owner(state_dir)
@@ -220,7 +224,7 @@ def _trade(plan: CampaignPlan, settings: Settings, panel: Panel, sessions: tuple
 def _one_day(host: ExchangeHost, settings: Settings, session: date, folders: tuple[Path, Path], number: int, total: int, say: Callable[[str], None]) -> Audit:
     "One session, its proof and a line of progress; the last session, and the last that rebalances, run as notebooks."
     state_dir, reports_dir = folders
-    holding = settings.strategy.holding_sessions
+    holding = strategy_of(settings).holding_sessions
     if number in (total, (total - 1) // holding * holding + 1):
         say(f"{session}  this session runs as notebooks (papermill)")
         trade_session_as_notebooks(host, session, state_dir, reports_dir)

@@ -33,19 +33,20 @@ def campaign(
     bars: BarsOption = "",
     start: Annotated[str, typer.Option("--start", help="First session; by default the last N of the bars.")] = "",
     cash: Annotated[float, typer.Option("--cash", help="Starting cash in dollars.")] = 100_000.0,
+    strategy: Annotated[str, typer.Option("--strategy", help="v21, low-volatility, trend, or file.py:Class of your own; by default what V23_STRATEGY says.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in --state that was cut off.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Archive an unfinished campaign in --state and start anew.")] = False,
     state: StateOption = STATE,
     reports: ReportsOption = REPORTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Paper-trade V21 on the embedded simulated exchange and write the reports.
+    """Paper-trade a strategy on the embedded simulated exchange and write the reports.
 
-    Examples:  v23 campaign --sessions 20 --seed 7  ·  v23 campaign --resume  ·  v23 campaign --bars us_large.parquet --json
+    Examples:  v23 campaign --sessions 20 --seed 7  ·  v23 campaign --resume  ·  v23 campaign --strategy mine.py:Mine --bars us_large.parquet --json
     """
     from v23.campaign import CampaignPlan, describe_campaign, run_campaign
 
-    plan = CampaignPlan(sessions=sessions, seed=seed, bars=bars, start=parse_day(start, "--start"), cash=cash)
+    plan = CampaignPlan(sessions=sessions, seed=seed, bars=bars, start=parse_day(start, "--start"), cash=cash, strategy=strategy)
     outcome = run_campaign(plan, state, reports, resume=resume, fresh=fresh, say=say)
     answer(outcome, as_json, describe_campaign(outcome))
 

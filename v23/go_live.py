@@ -55,7 +55,7 @@ def write_reports(validator: PaperTradingValidator, report: Mapping[str, Any], r
     }
     synthetic = report["provenance"]["synthetic"]
     first = report["days"][0]["session"] if report["days"] else last
-    label = f"V21 paper against backtest, {first} to {last}{', SYNTHETIC market' if synthetic else ''}"
+    label = f"{validator.strategy.name} paper against backtest, {first} to {last}{', SYNTHETIC market' if synthetic else ''}"
     tearsheet(_returns(report, "paper"), _returns(report, "replay"), Path(paths["tearsheet"]), label, synthetic)
     go_live_html(report, Path(paths["go_live"]))
     write_atomic(Path(paths["summary"]), summary_markdown(report), 0o644)

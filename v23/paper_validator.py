@@ -29,8 +29,8 @@ from .market_data import Panel
 from .monitoring.metrics import ParentQuality, fill_rate, parent_quality, slippage_stats
 from .position_sizer import KellyCalculator
 from .record_checks import epochs_of, looks_of, note_look, problems_of
+from .strategy_source import strategy_of
 from .settings import Settings, load_settings
-from .v21_signals import V21
 from .validation.attribution import explain_difference, in_cents, optimism
 from .validation.go_live_rules import PUBLISHED_SELECTION, Selection, decide, difference_band, key_figures, run_checks, size_ratio, strict, weigh
 from .validation.looks import describe_looks
@@ -161,7 +161,7 @@ class RecordSource:
         ledger: Ledger | None = None,  # Of a desk that is open
         clock: Clock | None = None,
         settings: Settings | None = None,
-        strategy: Strategy | None = None,  # V21 when none is given
+        strategy: Strategy | None = None,  # The one V23_STRATEGY names, when none is given
         panel: Panel | None = None,
         state_dir: Path | str = "state",
         mode: str = "simulated",
@@ -169,7 +169,7 @@ class RecordSource:
         bars: str = "",  # A bars file, when no panel is given
     ):
         self.ledger, self.clock, self.settings = ledger, clock or real_clock(), settings or load_settings()
-        self.strategy: Strategy = strategy or V21(self.settings.strategy)
+        self.strategy: Strategy = strategy or strategy_of(self.settings)
         self.panel, self.state_dir, self.mode, self.seed, self.bars = panel, Path(state_dir), mode, seed, bars
         self.folder, self.missing = self.state_dir / "paper_validation", ""
 

@@ -7,9 +7,6 @@ __all__ = ['RECIPES', 'DECIDING', 'HEADLINES', 'Say', 'Recipe', 'recipe_of', 'lo
            'published_section', 'outcome_of', 'Research', 'research']
 
 # %% ../nbs/components/89_research.ipynb #a32423b2
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +27,7 @@ from .lookahead import RuleReport, check_strategy
 from .market_data import Panel
 from .overfitting import deflation, luck, overfitting, superiority, validated
 from .search import make_strategy, parameters_of
+from .strategy_source import load_name
 from .trials import Trials
 from .v21_signals import V21
 from .validation.sharpe import deflated_sharpe, psr_2012, sharpe_ratio
@@ -63,29 +61,6 @@ RECIPES = {
 }  # fmt: skip
 
 # %% ../nbs/components/89_research.ipynb #615f6529
-def _loaded(module: str, name: str) -> Any:
-    "A name from a .py file, or from a module that lies here or is installed; raises InputError naming what is missing."
-    path = Path(module) if module.endswith(".py") else Path(f"{module.replace('.', '/')}.py")
-    if path.is_file():
-        spec = importlib.util.spec_from_file_location(f"strategy_{path.stem}", path)
-        assert spec and spec.loader
-        loaded = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(loaded)
-        except SyntaxError as e:
-            raise InputError(f"{path}, line {e.lineno}: {e.msg}") from None
-    elif module.endswith(".py"):
-        raise InputError(f"there is no file {path}")
-    else:
-        try:
-            loaded = importlib.import_module(module)
-        except ModuleNotFoundError as e:
-            raise InputError(f"the strategy {module}:{name} cannot be loaded: {e}") from None
-    if not hasattr(loaded, name):
-        raise InputError(f"{module} has no {name!r}")
-    return getattr(loaded, name)
-
-
 def recipe_of(spec: str) -> Recipe:
     "A shipped recipe by name, or a class of one's own as file.py:Class or package.module:Class; raises InputError naming what there is."
     import difflib
@@ -96,7 +71,7 @@ def recipe_of(spec: str) -> Recipe:
     if not colon:
         near = difflib.get_close_matches(spec.lower(), RECIPES, 1)
         raise InputError(f"there is no strategy {spec!r}{f'; did you mean {near[0]}?' if near else ''} ({', '.join(RECIPES)}, or file.py:Class)")
-    factory = _loaded(module, name)
+    factory = load_name(module, name)
     if isinstance(factory, Recipe):
         return factory
     if not callable(factory):

@@ -236,6 +236,7 @@ TEXTS = {
     "V23_MODE": "simulated",
     "V23_ACCOUNT_ID": "",
     "V23_BARS": "",
+    "V23_STRATEGY": "v21",
     "V23_STATE_DIR": "state",
     "V23_REPORTS_DIR": "reports",
     "ALPACA_BASE_URL": "https://paper-api.alpaca.markets",

@@ -43,6 +43,7 @@ from .schedule import PlannedJob, check_needs, day_plan, due_jobs, missed_jobs, 
 from .settings import Settings, load_settings
 from .simulator.faults import PROFILES, Scenario, read_scenario
 from .simulator.server import SystemClock
+from .strategy_source import strategy_of
 from .trading_desk import TradingDesk, open_desk, safe_mode
 
 # %% ../nbs/components/945_supervisor.ipynb #cabf5ba0
@@ -560,7 +561,7 @@ def simulated_host(plan: SupervisorPlan, state: Path) -> ExchangeHost:
     if read_config(state) is not None:
         return ExchangeHost(state, scenario=scenario)
     panel = load_bars(plan.bars or None, seed=plan.seed)
-    first = date.fromisoformat(plan.start) if plan.start else panel.sessions[max(TradingDesk.warmup_sessions(), len(panel.sessions) - 20)]
+    first = date.fromisoformat(plan.start) if plan.start else panel.sessions[max(strategy_of(load_settings()).warmup_sessions, len(panel.sessions) - 20)]
     panel.row(first)
     config = ExchangeConfig(plan.bars, plan.seed, opening_instant(first), Decimal(str(plan.cash)))
     return ExchangeHost(state, config, panel=panel, scenario=scenario)

@@ -58,7 +58,7 @@ from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
 from .settings import PAPER_HOST, Secret, Settings, load_settings
 from .simulator.server import RemoteClock, SystemClock
 from .sizing.kelly import KellyEstimate, kelly_for_basis
-from .v21_signals import V21
+from .strategy_source import strategy_of
 
 # %% ../nbs/components/85_trading_desk.ipynb #4a925782
 def equity_points(ledger: Ledger) -> tuple[EquityPoint, ...]:
@@ -858,11 +858,6 @@ def equity_figure(sessions: Sequence[date], equity: Sequence[float], note: str =
 class TradingDesk(DailyDesk):
     "Trades one account, a part of the day at a time; close it, or use it as a context manager."
 
-    @staticmethod
-    def warmup_sessions() -> int:
-        "Sessions of history the strategy needs before the first rebalance."
-        return V21.warmup_sessions
-
     def __enter__(self) -> "TradingDesk":
         return self
 
@@ -933,20 +928,20 @@ def open_desk(
         return open_real_desk(settings, state, reports, bars, clock)
     if stream and host is not None and host.server.speed == 0:
         raise InputError("an order stream needs an exchange in real time; this one moves only when told")
-    closers: list[Callable[[], None]] = []
+    strategy, closers = strategy_of(settings), list[Callable[[], None]]()
     if not state or not reports:
         folder = tempfile.TemporaryDirectory(prefix="v23-")
         closers.append(folder.cleanup)
         state, reports = state or Path(folder.name, "state"), reports or Path(folder.name, "reports")
     state_dir, reports_dir = Path(state).resolve(), Path(reports).resolve()
     if host is None and not exchange:
-        host = _own_exchange(state_dir, bars, seed)
+        host = _own_exchange(state_dir, bars, seed, strategy.warmup_sessions)
         closers.insert(0, lambda: host.__exit__(None, None, None))
     panel = panel or (host.panel if host else load_bars(bars or None, seed=seed))
     url = host.url if host else exchange
     virtual: Clock = clock or (host.clock if host else RemoteClock(exchange))
     wiring = Wiring(
-        _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, V21(settings.strategy),
+        _broker(settings, url, url, virtual, SIMULATED_KEYS), virtual, panel.upto, panel.sectors, settings, strategy,
         state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, seed, panel.sectors_as_of,
     )  # fmt: skip
     desk = TradingDesk(wiring)
@@ -984,7 +979,7 @@ def open_real_desk(
     keys = (settings.secrets["ALPACA_API_KEY"], settings.secrets["ALPACA_API_SECRET"])
     url, data_url = settings.texts["ALPACA_BASE_URL"], settings.texts["ALPACA_DATA_URL"]
     broker = _broker(settings, url, data_url, clock, keys)
-    wiring = Wiring(broker, clock, feed, panel.sectors, settings, V21(settings.strategy), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, sectors_as_of=panel.sectors_as_of)
+    wiring = Wiring(broker, clock, feed, panel.sectors, settings, strategy_of(settings), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, sectors_as_of=panel.sectors_as_of)
     desk = TradingDesk(wiring)
     if isinstance(clock, SystemClock):
         listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))
@@ -999,7 +994,7 @@ def listen(desk: TradingDesk, stream: OrderStream) -> None:
     stream.start()
 
 
-def _own_exchange(state_dir: Path, bars: str, seed: int) -> ExchangeHost:
+def _own_exchange(state_dir: Path, bars: str, seed: int, warmup: int) -> ExchangeHost:
     "The account kept in this state folder, or a fresh one that opens on the last twentieth session of the bars."
     from v23.exchange_host import ExchangeConfig, opening_instant
 
@@ -1008,7 +1003,7 @@ def _own_exchange(state_dir: Path, bars: str, seed: int) -> ExchangeHost:
     if (state_dir / "execution" / "ledger.sqlite3").exists():
         raise InputError(f"{state_dir} is the record of an account that is not simulated here; set V23_MODE=paper, name its --exchange, or use another --state")
     panel = load_bars(bars or None, seed=seed)
-    first = panel.sessions[max(V21.warmup_sessions, len(panel.sessions) - 20)]
+    first = panel.sessions[max(warmup, len(panel.sessions) - 20)]
     return ExchangeHost(state_dir, ExchangeConfig(bars, seed, opening_instant(first), Decimal(100_000)), panel=panel).__enter__()
 
 # %% ../nbs/components/85_trading_desk.ipynb #e34f5c02
