@@ -20,7 +20,8 @@ from .settings import Settings
 def load_name(module: str, name: str) -> Any:
     "A name from a .py file, or from a module that lies here or is installed; raises InputError naming what is missing."
     path = Path(module) if module.endswith(".py") else Path(f"{module.replace('.', '/')}.py")
-    if path.is_file():
+    ours = module.partition(".")[0] == "v23"  # A package is imported, also where its files lie here
+    if path.is_file() and not ours:
         spec = importlib.util.spec_from_file_location(f"strategy_{path.stem}", path)
         assert spec and spec.loader
         loaded = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
