@@ -528,7 +528,7 @@ def test_a_kill_from_outside_leaves_an_owned_folder_to_its_owner(world):
         kill.deactivate("CONFIRM-20260112", "Ada")
 
 
-def test_F55_a_damaged_ledger_stops_no_kill_from_outside(tmp_path):
+def test_F59_a_damaged_ledger_stops_no_kill_from_outside(tmp_path):
     (tmp_path / "execution").mkdir()
     (tmp_path / "execution" / "ledger.sqlite3").write_bytes(b"no database" * 200)
     report = switch(tmp_path, None).activate("drill")
@@ -539,7 +539,7 @@ def test_F55_a_damaged_ledger_stops_no_kill_from_outside(tmp_path):
     assert list((tmp_path / "execution").glob("ledger*")) and switch(tmp_path, None).is_active
 
 
-def test_F55_a_ledger_that_cannot_be_mended_leaves_it_to_the_spare_hands_after_the_latch(tmp_path, monkeypatch):
+def test_F59_a_ledger_that_cannot_be_mended_leaves_it_to_the_spare_hands_after_the_latch(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise sqlite3.OperationalError("disk I/O error")
 
@@ -551,7 +551,7 @@ def test_F55_a_ledger_that_cannot_be_mended_leaves_it_to_the_spare_hands_after_t
     assert report["flat"] is True and report["not_written"] and len(spare.tries) == 1
 
 
-def test_F55_a_ledger_that_cannot_be_read_holds_no_latch_back(tmp_path):
+def test_F59_a_ledger_that_cannot_be_read_holds_no_latch_back(tmp_path):
     clock = Clock(NOON)
     ledger = Ledger(tmp_path / "ledger.sqlite3", clock)
     kill = switch(tmp_path, ledger)
