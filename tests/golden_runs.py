@@ -15,6 +15,8 @@ from typing import Any
 
 from v23 import __version__
 from v23.adapters.ledger import Ledger
+from v23.adapters.state_folder import real_clock
+from v23.drills import evidence, keep_drill, step
 from v23.domain import Event
 from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
 from v23.market_calendar import session_of
@@ -95,7 +97,7 @@ def trade(folder: Path, market: Market, strategy: type[V21] = V21, scenario: Sce
 def drill(desk: TradingDesk) -> None:
     "The record of three drills on this build."
     for name in ("breakers", "kill_switch", "alerts"):
-        desk.ledger.record("drill", {"name": name, "passed": True, "at": desk.clock.now(), "build": __version__, "who": "Ada", "uri": f"drills/{name}.json", "sha256": "0" * 64})
+        keep_drill(evidence(name, [step("it works", True, True)], "Ada", real_clock().now(), "simulated"), desk.wiring.state_dir, real_clock(), desk.ledger)
 
 
 class _Then:

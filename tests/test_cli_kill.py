@@ -89,6 +89,15 @@ def test_a_kill_without_an_owner_gets_out_and_stays_latched(tmp_path, exchange, 
     assert again.returncode == 0 and json.loads(again.stdout)["kill_id"] == told["kill_id"]
 
 
+def test_F59_a_kill_without_an_owner_gets_out_although_the_ledger_is_damaged(tmp_path, exchange, server):
+    invest(exchange)
+    (tmp_path / "execution").mkdir()
+    (tmp_path / "execution" / "ledger.sqlite3").write_bytes(b"no database" * 200)
+    done = v23("kill", "the disk is bad", "--exchange", server.url, "--state", str(tmp_path), "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["flat"] is True, done.stderr
+    assert exchange.holdings == {} and KillSwitch(state_dir=tmp_path).is_active
+
+
 def test_a_kill_in_paper_mode_takes_its_keys_although_the_settings_do_not_load(tmp_path, exchange, paced):
     invest(exchange)
     (tmp_path / "settings.ini").write_text("[v23]\nMAX_POSITON_PCT = 10\n")

@@ -1,6 +1,7 @@
 "The kill switch, fault by fault."
 
 import json
+import sqlite3
 import threading
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +16,7 @@ from test_faults_storage import full_disk, wal_size
 from v23.adapters.ledger import Ledger
 from v23.control import ControlServer, ask
 from v23.domain import BreakerState, OrderState, Purpose, Side
-from v23.errors import Ambiguous, BrokerError, InputError, LedgerError, OwnedError
+from v23.errors import Ambiguous, BrokerError, InputError, OwnedError
 from v23.kill_switch import KillSwitch, code_of
 from v23.liquidation import BARE, BareHands, Journal, bare_ids
 from v23.market_calendar import NEW_YORK, session_hours
@@ -527,15 +528,38 @@ def test_a_kill_from_outside_leaves_an_owned_folder_to_its_owner(world):
         kill.deactivate("CONFIRM-20260112", "Ada")
 
 
-def test_a_ledger_that_fails_without_spare_hands_is_an_error_after_the_latch(tmp_path):
+def test_F59_a_damaged_ledger_stops_no_kill_from_outside(tmp_path):
     (tmp_path / "execution").mkdir()
     (tmp_path / "execution" / "ledger.sqlite3").write_bytes(b"no database" * 200)
-    with pytest.raises(LedgerError):
-        switch(tmp_path, None).activate("drill")
-    assert switch(tmp_path, None).is_active
+    report = switch(tmp_path, None).activate("drill")
+    assert report["flat"] is None and switch(tmp_path, None).is_active
+    spare = Hand(Clock(NOON))
+    report = switch(tmp_path, None, spare).activate("drill")  # the ledger was mended: it is the hand that sells
+    assert report["flat"] is True and len(spare.tries) == 1
+    assert list((tmp_path / "execution").glob("ledger*")) and switch(tmp_path, None).is_active
+
+
+def test_F59_a_ledger_that_cannot_be_mended_leaves_it_to_the_spare_hands_after_the_latch(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("v23.kill_switch.open_ledger", fail)
+    report = switch(tmp_path, None).activate("drill")
+    assert report["flat"] is None and report["not_written"] and switch(tmp_path, None).is_active
     spare = Hand(Clock(NOON))
     report = switch(tmp_path, None, spare=spare).activate("drill")
     assert report["flat"] is True and report["not_written"] and len(spare.tries) == 1
+
+
+def test_F59_a_ledger_that_cannot_be_read_holds_no_latch_back(tmp_path):
+    clock = Clock(NOON)
+    ledger = Ledger(tmp_path / "ledger.sqlite3", clock)
+    kill = switch(tmp_path, ledger)
+    ledger.close()  # every question to it fails from now on
+    with pytest.raises(sqlite3.Error):
+        list(ledger.events("kill"))
+    named = kill.latch("the disk is gone", "Ada")
+    assert kill.pressed == named and kill.halted() and (tmp_path / "KILL").exists() and switch(tmp_path, None).status()["reason"] == "the disk is gone"
 
 
 def test_a_broker_that_cannot_be_told_to_refuse_orders_is_said(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from v23 import jobs
-from v23.control import NoOwner, ask
+from v23.control import ControlRefused, NoOwner, ask
 from v23.errors import InputError, OwnedError
 from v23.jobs import JobFailed, read_history, run_job
 from v23.keeper import Keeper, Patience, read_pulse
@@ -188,6 +188,58 @@ def test_a_pause_of_entries_outlives_the_owner(supervised):
     supervised(lambda s: s.on_resume("ann", {"reason": "over"}))
     supervised(lambda s: seen.append(s.desk.gate.pauses()))
     assert any("ann paused entries: earnings" in p for p in seen[0]) and not any("paused" in p for p in seen[1])
+
+
+def test_F76_a_kill_latches_in_the_callers_thread_is_told_at_once_and_ends_with_its_page(supervised):
+    import threading
+
+    def press(s):
+        told = []
+        s.inbox.post = lambda *ignored: None  # the desk's thread is busy
+        thread = threading.Thread(target=lambda: told.append(s.on_kill("ann", {"reason": "the data is wrong"})))
+        thread.start()
+        thread.join()
+        kill_id = told[0]["kill_id"]
+        assert told[0]["latched"] and s.desk.kill.pressed == kill_id and s.desk.kill.halted() and s.desk.kill.sentinel.exists()
+        assert s.desk.ledger.last("kill") is None
+        s.turn()  # the loop finds it, and goes on with it until the account is empty
+        assert s.desk.kill.is_flat and s.desk.ledger.last("kill").body["kill_id"] == kill_id
+        assert s.desk.ledger.events("kill").__next__().body["who"] == "ann"
+        told_of = [e.body for e in s.desk.ledger.events("alert") if e.body["code"] == "KILL_SWITCH"]
+        assert [(a["subject"], a["text"]) for a in told_of] == [(kill_id, "the data is wrong")]
+        s.write_incidents()
+        s.write_incidents()
+        assert [name for name, *_ in s.asked] == ["incident", "incident"][: len(s.asked)] and len(s.asked) == 1
+        s.work_through()
+        assert list((s.reports / "runs").rglob("incident.html")) and (s.reports / "incidents" / f"{kill_id}.json").exists()
+        s.on_deactivate("ann", {"code": f"CONFIRM-{s.clock.now():%Y%m%d}"})
+        assert s.on_resume("ann", {"why": "the drill is over"})["needs_resume"] is False and not s.desk.kill.halted()
+        assert s.desk.ledger.last("kill").body["why"] == "the drill is over"
+
+    supervised(press)
+
+
+def test_an_alert_is_acknowledged_by_its_number(supervised):
+    def acknowledge(s):
+        s.desk.alerts.alert("BOOKS_DIFFER", "XAAB", "one share more")
+        number = next(r["id"] for r in s.desk.alerts.rows() if r["code"] == "BOOKS_DIFFER")
+        with pytest.raises(ControlRefused):
+            s.on_acknowledge("ann", {"id": "first"})
+        with pytest.raises(InputError, match="no alert has that number"):
+            s.on_acknowledge("ann", {"id": 10**6})
+        assert s.on_acknowledge("ann", {"id": str(number)}) == {"id": number}
+        assert next(r for r in s.desk.alerts.rows() if r["id"] == number)["acknowledged"]["who"] == "ann"
+
+    supervised(acknowledge)
+
+
+def test_looks_are_seen_by_the_dashboard_and_a_heartbeat_is_one(supervised):
+    def look(s):
+        s.look()
+        assert s.desk.dashboard.beats.last is not None and s.desk.dashboard.seen["api_connection"] == s.clock.now()
+        assert [x.ok for x in s.looks if x.name in ("api_connection", "state_persistence")] == [True, True] and "state_persistence" in s.desk.dashboard.seen
+
+    supervised(look)
 
 
 def test_F62_what_was_due_while_the_machine_slept_is_not_done_late():

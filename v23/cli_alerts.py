@@ -35,9 +35,9 @@ def alerts_test(who: WhoOption = "operator", state: StateOption = STATE, as_json
 
     Example:  v23 alerts test --who ann
     """
-    from v23 import __version__
     from v23.adapters.alert_channels import send_test
     from v23.adapters.state_folder import desk_ledger, real_clock
+    from v23.drills import alert_drill, evidence, keep_drill
     from v23.errors import OwnedError
     from v23.settings import load_settings
 
@@ -47,8 +47,8 @@ def alerts_test(who: WhoOption = "operator", state: StateOption = STATE, as_json
     recorded = False
     try:
         with desk_ledger(state, clock) as ledger:
-            drill = {"name": "alerts", "passed": all(r["ok"] for r in rows), "at": clock.now(), "build": __version__, "who": who}
-            ledger.record_all([("channel_test", {"who": who, "receipts": rows}), ("drill", drill)])
+            ledger.record("channel_test", {"who": who, "receipts": rows})
+            keep_drill(evidence("alerts", alert_drill(lambda: rows), who or "operator", clock.now(), "configured"), state, clock, ledger)
             recorded = True
     except (InputError, OwnedError) as e:
         say(f"not recorded: {e}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRILLS', 'LASTS', 'WANTED_CHANNELS', 'DrillStep', 'step', 'refused', 'code_hash', 'evidence', 'is_sealed', 'counts',
-           'keep_drill', 'drill_rows', 'kill_drill', 'breaker_drill', 'alert_drill', 'alert_sender']
+           'why_not', 'keep_drill', 'drill_rows', 'kill_drill', 'breaker_drill', 'alert_drill', 'alert_sender']
 
 # %% ../nbs/components/835_drills.ipynb #a9bfa8f5
 import hashlib
@@ -98,6 +98,11 @@ def counts(record: Mapping[str, Any], now: datetime, code: str = "") -> str:
     return "" if record["passed"] else "it failed"
 
 # %% ../nbs/components/835_drills.ipynb #59b1aec8
+def why_not(body: Mapping[str, Any], now: datetime) -> str:
+    "Why a drill of the ledger does not count now; empty when it does."
+    return counts(body, now) if {"code", "sha256", "at", "expires_at"} <= set(body) else "without a seal"
+
+
 def keep_drill(record: Mapping[str, Any], state: Path | str, clock: Clock, ledger: Ledger | None = None) -> Path:
     "Record a drill in the ledger of a state folder and as a file of its own; the file. Raises OwnedError when a desk runs there."
     path = Path(state) / "drills" / f"{record['name']}-{record['at'][:19].replace(':', '')}.json"
@@ -115,7 +120,7 @@ def drill_rows(ledger: Ledger, now: datetime) -> list[dict[str, Any]]:
     rows = []
     for name in DRILLS:
         found = latest.get(name)
-        why = "never run" if found is None else counts(found, now) if "code" in found else "without a seal"
+        why = "never run" if found is None else why_not(found, now)
         rows.append({"drill": name, "counts": not why, "why": why, "at": found["at"] if found else "", "who": found.get("who", "") if found else "", "detail": found.get("detail", "") if found else ""})
     return rows
 

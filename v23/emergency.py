@@ -7,13 +7,15 @@ __all__ = ['kill_gate', 'connect', 'kill_alone', 'panic']
 
 # %% ../nbs/components/852_emergency.ipynb #a9bfa8f5
 import math
+import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger import StateLock
+from .adapters.ledger_files import open_ledger
 from .adapters.light_alpaca import Access, ExchangeClock, LightAlpaca
 from .adapters.state_folder import real_clock
 from .domain import Clock, Decision, Order, OrderIntent, Quote
@@ -64,10 +66,10 @@ def kill_alone(
     lock = ledger = None
     try:
         lock = StateLock(state)
-        ledger = Ledger(state / "execution" / "ledger.sqlite3", clock, build=__version__)
+        ledger = open_ledger(state / "execution" / "ledger.sqlite3", clock, build=__version__)
     except OwnedError:
         return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; entries are off, and the process that owns the desk sells"}
-    except (LedgerError, OSError) as e:
+    except (LedgerError, OSError, sqlite3.Error) as e:
         latch.engine = spare
         return latch.follow(latch.flatten(kill_id), seconds) | {"not_written": [str(e)]}
     else:

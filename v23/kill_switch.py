@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['MAX_WRONG_CODES', 'LOCKOUT', 'RETRY_S', 'TELL_AGAIN', 'SENTINEL', 'KILL_FILE', 'Liquidator', 'code_of', 'KillState',
-           'KillReport', 'KillLatch', 'KillTelling', 'KillSteps', 'KillActivation', 'KillPursuit', 'KillCodes',
-           'KillSwitch']
+           'KillReport', 'KillLatch', 'KillTelling', 'KillSteps', 'mended_ledger', 'KillActivation', 'KillPursuit',
+           'KillCodes', 'KillSwitch']
 
 # %% ../nbs/components/805_kill_switch.ipynb #a9bfa8f5
 import contextlib
 import hmac
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from .adapters.ledger import Ledger
+from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger_files import open_ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_atomic, write_snapshot
 from .adapters.state_folder import desk_ledger, real_clock
 from .domain import AlertSink, BreakerState, Clock, Event
@@ -170,8 +172,9 @@ class KillLatch(KillReport):
 
     def latch(self, reason: str, who: str = "operator") -> str:
         "Set it in memory and in the files at once, from any thread or process; the id of the kill. Never raises: memory alone is enough."
-        kill_id = self._known_id() or self._new_id()
-        self.pressed = kill_id
+        kill_id = self.pressed = self.pressed or self._noted()["kill_id"] or self._new_id()
+        with contextlib.suppress(sqlite3.Error, LedgerError):  # a ledger that cannot be asked holds no kill back
+            kill_id = self.pressed = self._known_id() or kill_id
         self._write(self._file_steps(kill_id, reason, who))
         return kill_id
 
@@ -240,6 +243,14 @@ class KillTelling(KillLatch):
             report["errors"] = [*report.get("errors", ()), str(e)]
         return report
 
+    def announce(self, kill_id: str, reason: str) -> None:
+        "Tell people of a kill, once, from any thread and without waiting."
+        if self._announced != kill_id:
+            self._announced = kill_id
+            self._tell("KILL_SWITCH", kill_id, reason)
+
+    _announced = ""
+
     def _tell(self, code: str, subject: str, text: str) -> None:
         if self.alerts is not None:
             self.alerts.alert(code, subject, text, "CRITICAL")
@@ -289,6 +300,20 @@ class KillSteps(KillTelling):
         return report, errors, ledger_failed
 
 # %% ../nbs/components/805_kill_switch.ipynb #909ce8b1
+@contextlib.contextmanager
+def mended_ledger(folder: Path, clock: Clock) -> Iterator[Ledger]:
+    "The ledger of a folder that nobody owns, made or mended where it has to be: damage stops no kill."
+    lock = StateLock(folder)
+    try:
+        ledger = open_ledger(folder / "execution" / "ledger.sqlite3", clock)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+    finally:
+        lock.release()
+
+
 class KillActivation(KillSteps):
     "Stops everything and gets out."
 
@@ -299,7 +324,7 @@ class KillActivation(KillSteps):
         before = self._last("activated", "deactivated")
         kill_id, failed = self._latch(reason, who)
         if not (before and before.body["action"] == "activated"):
-            self._tell("KILL_SWITCH", kill_id, reason)
+            self.announce(kill_id, reason)
         report = self.flatten(kill_id)
         self._tell_pending(report)
         return report | ({"not_written": failed} if failed else {})
@@ -308,13 +333,11 @@ class KillActivation(KillSteps):
         "Latch the files first: the desk that owns the folder obeys them; then the ledger, when nobody does."
         kill_id = self.latch(reason, who)
         try:
-            with desk_ledger(self.folder, self.clock, create=True) as ledger:
+            with mended_ledger(self.folder, self.clock) as ledger:
                 return KillSwitch(ledger, self.clock, self.engine, self.folder, alerts=self.alerts, spare=self.spare).activate(reason, who)
         except OwnedError:
             return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; entries are off, and the desk that runs here sells"}
-        except LedgerError as e:
-            if self.spare is None:
-                raise
+        except (V23Error, OSError, sqlite3.Error) as e:
             self.engine = self.spare
             return self.flatten(kill_id) | {"not_written": [str(e)]}
 

@@ -23,6 +23,7 @@ from .adapters.snapshots import read_snapshot, write_snapshot
 from .adapters.state_folder import real_clock
 from .backtest import PUBLISHED_BASELINE, backtest
 from .domain import Adjustment, Clock, Event, Fill, Purpose, Quote, Strategy, from_plain, to_plain
+from .drills import why_not
 from .errors import BrokerError, InputError, LedgerError, StateError
 from .market_calendar import previous_session, session_hours, session_of
 from .market_data import Panel
@@ -127,10 +128,10 @@ def entry_sizes(parents: Sequence[ParentQuality], trades: Sequence[ReplayTrade])
     return tuple(Size(p.session, p.symbol, float(p.intended), theirs[p.intent_id]) for p in parents if p.purpose is Purpose.ENTRY and not p.refused and p.intent_id in theirs)
 
 
-def read_drills(ledger: Ledger) -> tuple[Drill, ...]:
-    "Drills of the record: events of kind `drill` with name, passed, at, build, and who, uri, sha256 and detail where there are any."
+def read_drills(ledger: Ledger, now: datetime) -> tuple[Drill, ...]:
+    "Drills of the record, each with the reason why it does not count now; drills are made in real time, also on a simulated market."
     known = ("name", "passed", "at", "build", "who", "uri", "sha256", "detail")
-    return tuple(from_plain(Drill, {k: e.body[k] for k in known if k in e.body}) for e in ledger.events("drill"))
+    return tuple(from_plain(Drill, {k: e.body[k] for k in known if k in e.body} | {"why": why_not(e.body, now)}) for e in ledger.events("drill"))
 
 # %% ../nbs/components/84_paper_validator.ipynb #18f270e5
 @contextmanager
@@ -231,7 +232,7 @@ class ReplayedRecord(RecordSource):
         residual, names = explain_difference(parents, trades, marks, days[-1].paper_equity, days[-1].replay_equity) if replayed else ({}, {})
         errors = [e.body["kind"] for e in ledger.events("error")]
         return PaperRecord(
-            start, days, parents, closed_trades(fills, ledger.adjustments()), errors.count("critical"), self._provenance(ledger, opened.body["account_id"]), read_drills(ledger),
+            start, days, parents, closed_trades(fills, ledger.adjustments()), errors.count("critical"), self._provenance(ledger, opened.body["account_id"]), read_drills(ledger, real_clock().now()),
             problems, residual, names, entry_sizes(parents, trades), self._late_match(ledger, days), looks_of(ledger), epochs_of(ledger), sum(k in ("execution", "api", "critical") for k in errors),
         )  # fmt: skip
 

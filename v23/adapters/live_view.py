@@ -152,7 +152,7 @@ class AlertRows:
         elif kind == "delivery":
             for row in (self.rows[n] for n in body["alerts"] if n in self.rows):
                 row.setdefault("channels", {})[body["channel"]] = {"status": body["status"], "detail": body.get("detail", "")}
-        elif kind in ("alert_repeat", "alert_ack", "alert_acknowledged"):
+        elif kind in ("alert_repeat", "alert_ack"):
             named = str(body.get("alert", body.get("id", "")))
             found = self.rows.get(int(named)) if named.isdigit() else None
             if found is not None and kind == "alert_repeat":

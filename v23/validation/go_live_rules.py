@@ -175,12 +175,13 @@ DRILLS = (("c08_breakers", "Circuit breakers tested", "breakers"), ("c09_kill", 
 
 
 def check_drill(record: PaperRecord, id: str, title: str, name: str) -> GoLiveCheck:
-    "Verified by the latest drill of this name on this build."
+    "Verified by the latest drill of this name on this build, as long as its evidence counts."
     done = [d for d in record.drills if d.name == name and d.build == record.provenance.build]
     latest = done[-1] if done else None
     observed = f"{'passed' if latest.passed else 'FAILED'} {latest.at:%Y-%m-%d} {latest.who}".strip() if latest else "UNVERIFIED: no drill on this build"
-    passed = bool(latest and latest.passed)
-    evidence = "DEMONSTRATED" if passed else "CONTRADICTED" if latest else "NOT_MEASURED"
+    observed += f"; {latest.why}" if latest and latest.passed and latest.why else ""
+    passed = bool(latest and latest.passed and not latest.why)
+    evidence = "DEMONSTRATED" if passed else "CONTRADICTED" if latest and not latest.passed else "NOT_MEASURED"
     return GoLiveCheck(id, title, "a drill on this build", observed, len(done), passed, evidence=evidence, artefact_uri=latest.uri if latest else "", artefact_sha256=latest.sha256 if latest else "")
 
 

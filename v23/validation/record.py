@@ -50,6 +50,7 @@ class Drill:
     uri: str = ""  # The artefact: a file beside the record, or receipts
     sha256: str = ""  # Of the artefact
     detail: str = ""
+    why: str = ""  # It does not count: it ran out, was changed, or was made on other code
 
 
 @dataclass(frozen=True)
