@@ -35,7 +35,6 @@ def alerts_test(who: WhoOption = "operator", state: StateOption = STATE, as_json
 
     Example:  v23 alerts test --who ann
     """
-    from v23 import __version__
     from v23.adapters.alert_channels import send_test
     from v23.adapters.state_folder import desk_ledger, real_clock
     from v23.drills import alert_drill, evidence, keep_drill

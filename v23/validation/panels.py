@@ -6,6 +6,7 @@
 __all__ = ['Known', 'Answer', 'QUESTIONS', 'RECORD_PANELS', 'Panel', 'panels_of']
 
 # %% ../../nbs/components/68_panels.ipynb #a9bfa8f5
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,8 @@ def _tracking(known: Known) -> Answer:
         return False, "too few sessions"
     outside = band.low > s.margin_per_year or band.high < -s.margin_per_year
     loose = abs(record.residual.get("unexplained", 0.0)) > 0.01
-    said = f"{mean:+.1%} a year, any-time 95 % {band.low:+.1%} to {band.high:+.1%}, margin ±{s.margin_per_year:.0%}"
+    known = f"any-time 95 % {band.low:+.1%} to {band.high:+.1%}" if math.isfinite(band.low) and math.isfinite(band.high) else "no finite band yet"
+    said = f"{mean:+.1%} a year, {known}, margin ±{s.margin_per_year:.0%}"
     return outside or loose, said + (f"; {record.residual['unexplained']:+.2f} $ nobody can explain" if loose else "")
 
 # %% ../../nbs/components/68_panels.ipynb #8a33a445
