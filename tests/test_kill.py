@@ -562,6 +562,23 @@ def test_F59_a_ledger_that_cannot_be_read_holds_no_latch_back(tmp_path):
     assert kill.pressed == named and kill.halted() and (tmp_path / "KILL").exists() and switch(tmp_path, None).status()["reason"] == "the disk is gone"
 
 
+def test_F76_what_comes_in_while_a_try_is_under_way_waits_for_its_end(tmp_path):
+    "A hand that waits lets its owner answer others: a second press adds nothing, and nobody lifts the kill in the middle."
+    said = []
+
+    class Waiting(Hand):
+        def liquidate(self, kill_id):
+            said.append(kill.activate("again", "Bob")["flat"])
+            said.append(kill.go_on())
+            with pytest.raises(InputError, match="being carried out"):
+                kill.deactivate(code_of(NOON.date()), "Eve", "never mind")
+            return super().liquidate(kill_id)
+
+    clock = Clock(NOON)
+    kill = switch(tmp_path, Ledger(":memory:", clock), Waiting(clock))
+    assert kill.activate("drill")["flat"] is True and said == [None, None] and kill.is_active and not kill.flattening
+
+
 def test_a_broker_that_cannot_be_told_to_refuse_orders_is_said(tmp_path):
     class Deaf(Hand):
         def suspend(self, on):

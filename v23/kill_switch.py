@@ -266,8 +266,19 @@ class KillTelling(KillLatch):
 class KillSteps(KillTelling):
     "The steps of a kill, each of which goes on when another fails."
 
+    flattening = False  # A try is under way in the desk's thread, which may be asked other things while it waits
+
     def flatten(self, kill_id: str) -> dict[str, Any]:
-        "Cancel, sell, and write down how far it came."
+        "Cancel, sell, and write down how far it came; inside another try there is nothing to add."
+        if self.flattening:
+            return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; a try to get out is under way"}
+        self.flattening = True
+        try:
+            return self._flatten(kill_id)
+        finally:
+            self.flattening = False
+
+    def _flatten(self, kill_id: str) -> dict[str, Any]:
         report: dict[str, Any] = {"kill_id": kill_id, "flat": None, "left": {}}
         if self.engine is None:
             return report
@@ -369,7 +380,7 @@ class KillPursuit(KillActivation):
 
     def go_on(self) -> dict[str, Any] | None:
         "One more try at a kill that is not flat, if it is time for one; what a loop calls as often as it likes. None when there is nothing to do now."
-        if not self.is_active or self.is_flat:
+        if self.flattening or not self.is_active or self.is_flat:
             return None
         now, before = self.clock.now(), self._result()
         if before is not None and self._tried_at is not None and before.body["action"] == "pending":
@@ -430,6 +441,8 @@ class KillSwitch(KillCodes):
         if self.ledger is None:
             with desk_ledger(self.folder, self.clock) as ledger:
                 return KillSwitch(ledger, self.clock, self.engine, self.folder).deactivate(code, who, still_held)
+        if self.flattening:
+            raise InputError("the kill is being carried out; ask again in a moment")
         self._check_code(code, who)
         if not self.is_active:
             raise InputError("the kill switch is not active")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEP_S', 'JUMP_S', 'QUOTES_S', 'PING_S', 'RETRIES', 'RETRY_AFTER_S', 'Stopped', 'DeskClock', 'Look', 'SupervisorPlan',
-           'paused_by', 'hold_entries', 'Owner', 'Reporting', 'Pursuing', 'Table', 'Looking', 'JobRunning', 'Working',
-           'RiskCommands', 'Commands', 'Supervisor', 'scenario_of', 'simulated_host', 'own', 'supervise', 'plan_from',
-           'main']
+           'paused_by', 'hold_entries', 'Owner', 'Reporting', 'Pursuing', 'Seeing', 'Table', 'Looking', 'JobRunning',
+           'Working', 'RiskCommands', 'Commands', 'Supervisor', 'scenario_of', 'simulated_host', 'own', 'supervise',
+           'plan_from', 'main']
 
 # %% ../nbs/components/945_supervisor.ipynb #a9bfa8f5
 import contextlib
@@ -229,7 +229,6 @@ class Reporting(Owner):
 class Pursuing(Reporting):
     "An owner that ends what a kill began."
 
-    _pursuing = False
     _pinged = float("-inf")
     opens_at: datetime | None = None  # Nothing can be sold before
     _no_page = ""
@@ -241,14 +240,11 @@ class Pursuing(Reporting):
             self.pursue()
 
     def pursue(self) -> None:
-        "One more try at a kill that is not flat; the desk's thread only, and never inside another try."
-        if self._pursuing or (self.opens_at is not None and self.clock.now() < self.opens_at):
+        "One more try at a kill that is not flat; the desk's thread only."
+        if self.opens_at is not None and self.clock.now() < self.opens_at:
             return
-        self._pursuing, self.opens_at = True, None
-        try:
-            report = self.desk.kill.go_on()
-        finally:
-            self._pursuing = False
+        self.opens_at = None
+        report = self.desk.kill.go_on()
         if report is not None:
             self.note_kill(report)
 
@@ -258,14 +254,10 @@ class Pursuing(Reporting):
         self.log.warning("%s: %s", report["kill_id"], report.get("state", "latched"), extra={"facts": {"kill_id": report["kill_id"], "left": len(report["left"])}})
 
     def kill_now(self, reason: str, who: str) -> dict[str, Any]:
-        "Cancel and sell, in the desk's thread; inside another try there is nothing to add."
-        if self._pursuing:
+        "Cancel and sell, in the desk's thread; nothing when that is under way."
+        report = self.desk.kill.activate(reason, who)
+        if report["flat"] is None:
             return {}
-        self._pursuing = True
-        try:
-            report = self.desk.kill.activate(reason, who)
-        finally:
-            self._pursuing = False
         self.note_kill(report)
         return report
 
@@ -293,21 +285,8 @@ JUMP_S = 30.0  # The time of day may move this much against the monotonic clock 
 QUOTES_S, PING_S = 5.0, 60.0
 
 
-class Table(Pursuing):
+class Seeing(Pursuing):
     "The looks of the health table, one by one."
-
-    def set_table(self) -> None:
-        "The document's table of checks and intervals."
-        m = self.desk.settings.monitoring
-        self.looks = [
-            Look("api_connection", m.heartbeat_s, self._api, trading=False, anytime=True),
-            Look("account", m.heartbeat_s, self._account),
-            Look("order_status", 30.0, self._orders),
-            Look("market_data", QUOTES_S, self._quotes),
-            Look("positions", 300.0, self._books),
-            Look("state_persistence", 900.0, self._save, trading=False),
-        ]
-        self._mark = (time.monotonic(), self.clock.now())
 
     def _api(self) -> str:
         again = time.monotonic() - self._pinged >= PING_S  # the dead man's switch lives in real time
@@ -337,11 +316,6 @@ class Table(Pursuing):
         old = [s for s in symbols if s not in quotes or (now - quotes[s].at).total_seconds() > self.desk.settings.risk.max_quote_age_s]
         return f"{len(symbols) - len(old)} of {len(symbols)} quotes are fresh" + (f"; old: {', '.join(old[:3])}" if old else "")
 
-    def pace(self) -> None:
-        "Quotes every five seconds while an order may be live."
-        market = next(x for x in self.looks if x.name == "market_data")
-        market.every_s = QUOTES_S if self.desk.engine.tracker.live() else self.desk.settings.monitoring.heartbeat_s
-
     def _books(self) -> str:
         findings, stops = self.desk.reconcile(self.desk.session())
         return stops[0] if stops else f"{len(findings)} differences"
@@ -350,9 +324,31 @@ class Table(Pursuing):
         self.desk.save_state()
         return f"snapshots of event {self.desk.ledger.last_seq}"
 
-
-
 # %% ../nbs/components/945_supervisor.ipynb #da3d1340
+class Table(Seeing):
+    "The health table."
+
+    def set_table(self) -> None:
+        "The document's table of checks and intervals."
+        m = self.desk.settings.monitoring
+        self.looks = [
+            Look("api_connection", m.heartbeat_s, self._api, trading=False, anytime=True),
+            Look("account", m.heartbeat_s, self._account),
+            Look("order_status", 30.0, self._orders),
+            Look("market_data", QUOTES_S, self._quotes),
+            Look("positions", 300.0, self._books),
+            Look("state_persistence", 900.0, self._save, trading=False),
+        ]
+        self._mark = (time.monotonic(), self.clock.now())
+
+    def pace(self) -> None:
+        "Quotes every five seconds while an order may be live."
+        market = next(x for x in self.looks if x.name == "market_data")
+        market.every_s = QUOTES_S if self.desk.engine.tracker.live() else self.desk.settings.monitoring.heartbeat_s
+
+
+
+# %% ../nbs/components/945_supervisor.ipynb #d57888d1
 class Looking(Table):
     "An owner that keeps the health table."
 
@@ -364,15 +360,26 @@ class Looking(Table):
         for look in self.looks:
             if not look.is_due(now) or (look.trading and not is_open) or (self.doing and not look.anytime):
                 continue
-            was, look.last = look.ok, now
-            try:
-                look.detail, look.ok = look.what(), True
-                self.desk.dashboard.saw(look.name)
-            except BrokerError as e:
-                look.detail, look.ok = str(e), False
-                self.desk.engine.wire.error("api", "LOOK_FAILED", f"{look.name}: {e}")
-            if was is not None and was != look.ok:
-                self.log.log(logging.INFO if look.ok else logging.ERROR, "%s: %s", look.name, look.detail, extra={"facts": {"look": look.name, "ok": look.ok}})
+            self._take(look, now)
+
+    def turn(self) -> None:
+        "The turn of every owner, and the sign of life, whatever else the desk's thread is at."
+        super().turn()
+        now = self.clock.now()
+        for look in self.looks:
+            if look.anytime and look.is_due(now):
+                self._take(look, now)
+
+    def _take(self, look: Look, now: datetime) -> None:
+        was, look.last = look.ok, now
+        try:
+            look.detail, look.ok = look.what(), True
+            self.desk.dashboard.saw(look.name)
+        except BrokerError as e:
+            look.detail, look.ok = str(e), False
+            self.desk.engine.wire.error("api", "LOOK_FAILED", f"{look.name}: {e}")
+        if was is not None and was != look.ok:
+            self.log.log(logging.INFO if look.ok else logging.ERROR, "%s: %s", look.name, look.detail, extra={"facts": {"look": look.name, "ok": look.ok}})
 
     def _notice_jump(self, now: datetime) -> None:
         "A time of day that moved on its own, or a machine that slept: everything is looked at anew before anything is bought."
@@ -476,7 +483,11 @@ class RiskCommands(Working):
         reason = str(fields.get("reason") or "no reason given")
         kill_id = self.desk.kill.latch(reason, who)
         self.desk.kill.announce(kill_id, reason)
-        report = self.inbox.post(lambda who, fields: self.kill_now(reason, who), who, {}, 3.0)
+        until = time.monotonic() + 3.0
+        self.inbox.arrived.set()
+        while self.desk.kill.flattening and time.monotonic() < until:
+            time.sleep(0.01)  # the loop was quicker: its try is answered, and one more
+        report = self.inbox.post(lambda who, fields: self.kill_now(reason, who), who, {}, max(0.0, until - time.monotonic()))
         return {"latched": True, "kill_id": kill_id, "report": report or {}, "note": "" if report else "latched; the desk is selling, see  v23 status"}
 
     def on_pause(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,8 @@ RULES += (
     AlertRule("LEDGER_FAILED", C, "the ledger does not take new lines", _ENTRIES_OFF + " and sends nothing that is not written down", "free the disk or mend it, then start again"),
     AlertRule("DESK_SILENT", C, "the trading loop has shown no sign of life", "cannot act: this comes from the watch beside it", "look at the machine; at the broker's page you can close everything"),
     AlertRule("JOB_FAILED", H, "a job of the day did not finish", "kept its output and the reason", "read the report, mend the cause, run the job again"),
+    AlertRule("JOB_MISSED", H, "a job of the day was not done in its time", "wrote it down and goes on; it is not done late", "look why with  v23 status , and whether the day needs it by hand"),
+    AlertRule("DEMOTED", C, "the promotion to live was taken back", "wrote down why; the account is not opened for live trading again", "read  v23 validate  for the cause; only a person can promote it again"),
     AlertRule("ORDER_TROUBLE", M, "a request to the broker failed", "looks it up again; an order is never sent under a new id", "nothing is needed unless it repeats"),
     AlertRule("VIX_UNKNOWN", H, "the VIX is missing or old", "sizes as in a bear market (0.60)", "look at the bars source"),
     AlertRule("POSITION_LIMIT", H, "an entry was refused at a position or sector limit", "did not send it", "nothing is needed; it shows that the limit works"),
