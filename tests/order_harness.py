@@ -354,6 +354,8 @@ class World(Trader):
 
     def states(self) -> list[str]:
         "States of every order in the ledger, each once."
+        if not hasattr(self, "desk"):  # it died as it was opened for the first time
+            return []
         return [row[0] for row in self.ledger._db.execute("SELECT DISTINCT state FROM orders")]
 
     def state_of(self, cid: str) -> str | None:

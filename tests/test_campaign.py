@@ -61,7 +61,7 @@ def test_the_reports_open_without_a_network_and_say_what_they_are(first):
     report = json.loads(Path(outcome["reports"]["validation_report"]).read_text())["data"]
     parts = report["difference"]["parts_dollars"]
     assert sum(parts.values()) == pytest.approx(report["difference"]["dollars"], abs=0.005)
-    assert parts["marking"] == pytest.approx(0, abs=0.005)
+    assert parts["unexplained"] == pytest.approx(0, abs=0.005)
 
 
 def test_the_ledger_of_a_campaign_verifies_and_holds_each_order_once(first):

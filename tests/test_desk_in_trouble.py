@@ -69,7 +69,8 @@ def test_an_order_nobody_can_find_stops_entries_after_a_minute(tmp_path):
         desk.ledger.record("order", replace(order, state=OrderState.UNKNOWN, sent_at=desk.clock.now()))
         symbol = next(s for s in desk.booked_positions() if s != order.symbol)
         session = desk.session()
-        entry = OrderIntent("other", "V21", session, symbol, Side.BUY, Decimal(1), Purpose.ENTRY, 10.0)
+        price = desk.broker.quotes([symbol])[symbol].midpoint
+        entry = OrderIntent("other", "V21", session, symbol, Side.BUY, Decimal(1), Purpose.ENTRY, float(price))
         leave = replace(entry, side=Side.SELL, purpose=Purpose.EXIT)
         asked = []
         for seconds in (30, 40):

@@ -89,7 +89,7 @@ def test_beside_a_desk_every_line_works_or_says_who_owns_it(beside_a_desk):
         if "PositionSizer()" in text or "CircuitBreakerManager().save" in text:
             assert told[0] == "refused" and told[2] == 75 and "\n" not in told[1], (text, told)
         elif "deactivate_kill" in text:
-            assert told[0] == "refused" and "CONFIRM" in told[1]  # the simulated market's date is not today's
+            assert told[0] == "refused" and ("CONFIRM" in told[1] or "being carried out" in told[1])  # the simulated market's date is not today's
         else:
             assert told[0] == "done", (text, told)
     assert answer_of(beside_a_desk, "is_market_open")[1].strip() == "False"

@@ -4,6 +4,7 @@ The numbers in the names are rows of the fault catalogue: what the client sees w
 """
 
 import json
+import logging
 import threading
 import time
 from collections import Counter
@@ -108,6 +109,12 @@ class Desk:
 
     def truth(self):
         return [short(e) for e in self.exchange.events]
+
+
+@pytest.fixture(autouse=True)
+def heard_log(caplog):
+    "What the client's stream writes to its log, whatever an earlier test of this process told that log to keep to itself."
+    caplog.set_level(logging.DEBUG, logger="alpaca.trading.stream")
 
 
 @pytest.fixture

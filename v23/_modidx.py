@@ -2467,6 +2467,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'v23.outside.OutsideEngine._snapshot': ('components/outside.html#outsideengine._snapshot', 'v23/outside.py'),
                              'v23.outside.OutsideEngine.cancel_all_pending': ( 'components/outside.html#outsideengine.cancel_all_pending',
                                                                                'v23/outside.py'),
+                             'v23.outside.OutsideEngine.cancel_everything': ( 'components/outside.html#outsideengine.cancel_everything',
+                                                                              'v23/outside.py'),
                              'v23.outside.OutsideEngine.get_slippage_stats': ( 'components/outside.html#outsideengine.get_slippage_stats',
                                                                                'v23/outside.py'),
                              'v23.outside.OutsideEngine.liquidate': ('components/outside.html#outsideengine.liquidate', 'v23/outside.py'),

@@ -51,6 +51,10 @@ class OutsideEngine:
         except NoOwner as e:
             raise NoOwner(f"{e}; with the desk's keys at hand:  v23 cancel-orders --state {self.state_dir}") from None
 
+    def cancel_everything(self) -> int:
+        "Only an owner cancels; raises NoOwner with what to run."
+        raise NoOwner(f"no process owns the desk in {self.state_dir} to cancel with; run  v23 kill  or  v23 panic , which need none")
+
     def liquidate(self, kill_id: str) -> dict[str, Any]:
         "Only an owner sells; raises NoOwner with what to run."
         raise NoOwner(f"no process owns the desk in {self.state_dir} to sell with; run  v23 panic , which needs none")
