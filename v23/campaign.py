@@ -242,7 +242,7 @@ def _outcome(plan: CampaignPlan, panel: Panel, sessions: tuple[date, ...], proof
     "The campaign in one object, for programs."
     report = read_snapshot(state_dir / "paper_validation" / "validation_report.json")
     return to_plain({
-        "sessions": len(sessions), "seed": plan.seed, "source": panel.source, "synthetic": panel.synthetic, "start": sessions[0], "end": sessions[-1],
+        "strategy": strategy_of(load_settings()).name, "sessions": len(sessions), "seed": plan.seed, "source": panel.source, "synthetic": panel.synthetic, "start": sessions[0], "end": sessions[-1],
         "initial_equity": report["start_equity"], "final_equity": report["days"][-1]["paper_equity"], "replay_equity": report["days"][-1]["replay_equity"],
         "orders": proof.orders, "fills": proof.fills, "duplicate_orders": proof.duplicate_orders, "lost_fills": proof.lost_fills,
         "positions_agree": proof.positions_agree, "signal_match": checked["signal_match"], "difference_bps": checked["difference_bps"],
@@ -255,12 +255,13 @@ def describe_campaign(outcome: dict[str, Any]) -> str:
     o, label = outcome, "SYNTHETIC market" if outcome["synthetic"] else outcome["source"]
     parts = ", ".join(f"{name} {value:+.1f}" for name, value in o["difference_bps"].items())
     rows = [
-        f"{o['sessions']} sessions {o['start']} to {o['end']} on the {label}, seed {o['seed']}",
+        f"{o['strategy']}, {o['sessions']} sessions {o['start']} to {o['end']} on the {label}, seed {o['seed']}",
         f"  equity {o['initial_equity']:,.2f} → {o['final_equity']:,.2f}   (replay {o['replay_equity']:,.2f})",
         f"  orders {o['orders']}, fills {o['fills']}; duplicate orders {o['duplicate_orders']}, lost fills {o['lost_fills']}, positions agree: {'yes' if o['positions_agree'] else 'NO'}",
         f"  signals agree with the replay: {'n/a' if o['signal_match'] is None else format(o['signal_match'], '.1%')}; paper - replay in bps: {parts}",
         f"  verdict: {o['verdict']}   (evidence: {o['evidence']})",
     ]
     rows += [f"    {'pass' if c['passed'] else 'FAIL'}  {c['name']:<24} {c['observed']}" for c in o["checks"]]
-    rows.append("  Outside its published window V21 shows no useful edge on real bars; this run shows that the machine works, not that the strategy does.")
+    known = "Outside its published window V21 shows no useful edge on real bars; this" if o["strategy"] == "V21" else "This"
+    rows.append(f"  {known} run shows that the machine works, not that the strategy does.")
     return "\n".join([*rows, *(f"  {name}: {path}" for name, path in o["reports"].items())])

@@ -298,11 +298,11 @@ v23 campaign                # twenty sessions of paper trading on the simulated 
 v23 supervise --speed 0 --sessions 3 --state state/supervised   # the same, as it runs every day
 pytest                      # the tests of your rule
 jupyter lab notebooks       # its page
-v23 research-report my_strategy.py:MyStrategy   # what can honestly be said about it
+v23 research-report --strategy my_strategy.py:MyStrategy   # what can honestly be said about it
 ```
 
 - `my_strategy.py` is the rule, `tests/` its tests, `notebooks/` its page.
-- `settings.ini` holds every number a person may change; `.env` holds keys (copy `.env.example`, `chmod 600 .env`).
+- `settings.ini` holds every number a person may change; `.env` says which strategy is traded, and holds keys (`.env.example` lists what may stand there).
 - `state/` and `reports/` are written by v23 and belong in no repository.
 """
 
@@ -339,6 +339,8 @@ def new_project(folder: Path) -> list[str]:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / ".env").touch(mode=0o600)
+    (folder / ".env").write_text("V23_STRATEGY=my_strategy.py:MyStrategy\n", encoding="utf-8")
     for name in ("state", "reports"):
         (folder / name).mkdir(mode=0o700)
-    return sorted(files)
+    return sorted([*files, ".env"])
