@@ -5,6 +5,7 @@ real client, without a socket and on virtual time. A `Storm` says what goes wron
 desk at a named point, as SIGKILL would, and opens it again from its files.
 """
 
+import contextlib
 import json
 import math
 import random
@@ -299,7 +300,9 @@ class World(Trader):
         self.violations: list[tuple[str, str]] = []
         self.pairs: Counter[tuple[str, str]] = Counter()  # (fault, order state)
         self.faulted: dict[str, set[str]] = {}  # Order -> faults of the exchange it met
-        self.start()
+        while not hasattr(self, "desk"):  # it may die as it is opened
+            with contextlib.suppress(Died):
+                self.start()
 
     # -- life and death of the desk
 

@@ -212,8 +212,7 @@ def test_F61_F74_a_kill_that_is_ended_while_the_broker_is_away_goes_on_at_the_ne
 
 def test_F56_a_kill_whose_ledger_cannot_be_opened_sells_without_it(tmp_path, exchange, server):
     invest(exchange)
-    (tmp_path / "execution").mkdir()
-    (tmp_path / "execution" / "ledger.sqlite3").write_bytes(b"this is not a database" * 100)
+    (tmp_path / "execution" / "ledger.sqlite3").mkdir(parents=True)
     done = v23("kill", "--exchange", server.url, "--state", str(tmp_path), "--json")
     told = json.loads(done.stdout)
     assert done.returncode == 0 and told["flat"] is True and told["not_written"] and exchange.holdings == {}

@@ -77,8 +77,9 @@ def desk(tmp_path_factory) -> Iterator[dict[str, Any]]:
     served = subprocess.Popen([sys.executable, "-m", "v23.cli", "dashboard", "--port", "0", "--state", str(state), "--reports", str(reports), "--json"], stdout=subprocess.PIPE, text=True)
     try:
         told = ""
-        while not told.rstrip().endswith("\n}") and told.strip() != "{}":
-            told += next_line(served)
+        while not told.rstrip().endswith("\n}"):
+            assert served.stdout is not None and select.select([served.stdout], [], [], 90)[0], "the dashboard said nothing"
+            told += os.read(served.stdout.fileno(), 65536).decode()
         yield json.loads(told) | {"owner": owner, "folder": state}
     finally:
         owner.end()

@@ -188,6 +188,7 @@ def run_campaign(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     "Trade the sessions, validate, write the reports; raises StateError when the books ever disagree, OwnedError when a campaign runs here."
+    load_settings()  # what is wrong with them is said before anything is written
     state_dir, reports_dir = Path(state_dir).resolve(), Path(reports_dir).resolve()
     plan = prepare(plan, state_dir, resume, fresh)
     if plan.strategy:

@@ -92,8 +92,8 @@ def _tracking(known: Known) -> Answer:
         return False, "too few sessions"
     outside = band.low > s.margin_per_year or band.high < -s.margin_per_year
     loose = abs(record.residual.get("unexplained", 0.0)) > 0.01
-    known = f"any-time 95 % {band.low:+.1%} to {band.high:+.1%}" if math.isfinite(band.low) and math.isfinite(band.high) else "no finite band yet"
-    said = f"{mean:+.1%} a year, {known}, margin ±{s.margin_per_year:.0%}"
+    reach = f"any-time 95 % {band.low:+.1%} to {band.high:+.1%}" if math.isfinite(band.low) and math.isfinite(band.high) else "no finite band yet"
+    said = f"{mean:+.1%} a year, {reach}, margin ±{s.margin_per_year:.0%}"
     return outside or loose, said + (f"; {record.residual['unexplained']:+.2f} $ nobody can explain" if loose else "")
 
 # %% ../../nbs/components/68_panels.ipynb #8a33a445
