@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import random
+import sqlite3
 import shutil
 import tempfile
 from collections import Counter
@@ -357,9 +358,10 @@ class World(Trader):
 
     def states(self) -> list[str]:
         "States of every order in the ledger, each once."
-        if not hasattr(self, "desk"):  # it died as it was opened for the first time
+        try:
+            return [row[0] for row in self.ledger._db.execute("SELECT DISTINCT state FROM orders")]
+        except (AttributeError, sqlite3.ProgrammingError):  # it died as it was opened: there is no desk, or only the one before
             return []
-        return [row[0] for row in self.ledger._db.execute("SELECT DISTINCT state FROM orders")]
 
     def state_of(self, cid: str) -> str | None:
         row = self.ledger._db.execute("SELECT state FROM orders WHERE client_order_id=? OR body LIKE ?", (cid, f'%"order_id":"{cid}"%')).fetchone()
