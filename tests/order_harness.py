@@ -522,8 +522,8 @@ class World(Trader):
         if rng.random() < self.storm.kill:
             self.kill_at = self.wire.requests + (rng.randrange(30, 80) if self.storm.stubborn else rng.randrange(5, 60))
         if self.storm.steps:
-            point = rng.choice(self.storm.steps)
-            self.crash_at = (point, rng.randrange(1, 4 if point in ("plan", "kill_latch", "kill_step") else 30))
+            point = rng.choice((*self.storm.steps, "kill_latch", "kill_step"))  # a kill has few steps
+            self.crash_at = (point, rng.randrange(1, {"kill_latch": 3, "plan": 4, "kill_step": 4}.get(point, 30)))
             self.kill_at = self.wire.requests + rng.randrange(5, 40) if point.startswith("kill") else self.kill_at
         if self.storm.stubborn:
             self.exchange.order_faults.clear()
