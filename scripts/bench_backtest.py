@@ -17,13 +17,13 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import bench_peers as peers
+from bench_parts import memory
 import numpy as np
 
 
@@ -82,12 +82,6 @@ print((peak - base) * 1024 / (panel.close.nbytes * 5), (held - base) * 1024 / (p
 """
 
 
-def memory(names: int, sessions: int, kernel: str) -> float:
-    "Highest resident memory of one run in a fresh process over that of the interpreter, in panels (the panel itself is one)."
-    code = MEMORY.format(folder=sys.path[0], names=names, sessions=sessions, kernel=kernel)
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[0])
-
-
 def main() -> int:
     "Measure, print, and say whether the ends meet."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,7 +98,7 @@ def main() -> int:
     found, bad = [], 0
     for names in args.names:
         line = measure(names, args.sessions, args.rounds, args.clean, wanted)
-        line["memory"] = {k: memory(names, args.sessions, "numpy" if k == "v23" else "numba") for k in line["ms"] if k.startswith("v23")}
+        line["memory"] = {k: memory(MEMORY, names, args.sessions, "numpy" if k == "v23" else "numba") for k in line["ms"] if k.startswith("v23")}
         own = [k for k in line["ms"] if k.startswith("v23")]
         line["faster"] = {k: {p: line["ms"][p] / line["ms"][k] for p in wanted} for k in own}
         line["streams"] = {k: line["ms"][k] / line["ms"]["stream"] for k in own}

@@ -23,26 +23,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-START = (2026, 1, 20, 11, 0)
+from bench_parts import START, RunningClock
+
 ALPACA = "from alpaca.trading.client import TradingClient; TradingClient('k', 's', paper=True, url_override={url!r}).cancel_orders()"
-
-
-class RunningClock:
-    "Real seconds from a moment of a past session on."
-
-    def __init__(self, start: datetime):
-        self.start, self.began = start, time.monotonic()
-
-    def now(self) -> datetime:
-        return self.start + timedelta(seconds=time.monotonic() - self.began)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(max(0.0, seconds))
 
 
 class Round:

@@ -25,20 +25,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-START = (2026, 1, 20, 11, 0)
+from bench_parts import START, RunningClock
 
-
-class RunningClock:
-    "Real seconds from a moment of a past session on."
-
-    def __init__(self, start: datetime):
-        self.start, self.began = start, time.monotonic()
-
-    def now(self) -> datetime:
-        return self.start + timedelta(seconds=time.monotonic() - self.began)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(max(0.0, seconds))
 
 
 def delayed(client: Any, seconds: float) -> Any:

@@ -18,7 +18,6 @@ Example:  python scripts/bench_sweep.py --names 500 --rounds 3 --json
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_peers as peers
+from bench_parts import memory
 import numpy as np
 
 GRID = {
@@ -126,12 +126,6 @@ print((peak - base) * 1024 / (panel.close.nbytes * 5))
 """
 
 
-def memory(names: int, sessions: int, kernel: str) -> float:
-    "Highest resident memory of the sweep in a fresh process, in panels (the panel itself is one)."
-    code = MEMORY.format(folder=sys.path[0], names=names, sessions=sessions, kernel=kernel)
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[0])
-
-
 def main() -> int:
     "Measure, print, and say whether the Sharpe ratios agree."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,7 +139,7 @@ def main() -> int:
     found, bad = [], 0
     for names in args.names:
         line = measure(names, args.sessions, args.rounds, args.few)
-        line["memory"] = {k: memory(names, args.sessions, "numpy" if k == "v23" else "numba") for k in line["ms"] if k.startswith("v23")}
+        line["memory"] = {k: memory(MEMORY, names, args.sessions, "numpy" if k == "v23" else "numba") for k in line["ms"] if k.startswith("v23")}
         bad |= int(line["sharpe_off"] > 1e-9) | int(max(line["memory"].values()) >= args.most)
         found.append(line)
         if not args.json:

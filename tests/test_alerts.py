@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from alert_sinks import certificate, mail_server, wait_for, web_server
 
+from v23.adapters.clocks import StillClock
 from v23.adapters.alert_channels import configured_channels, log_to, open_outbox, send_test
 from v23.adapters.alert_outbox import AlertOutbox, Receipt
 from v23.adapters.ledger import Ledger
@@ -21,17 +22,7 @@ SMS = {"TWILIO_ACCOUNT_SID": "AC" + "0a1b2c3d" * 4, "TWILIO_AUTH_TOKEN": CANARY,
 MAIL = {"SMTP_HOST": "127.0.0.1", "ALERT_EMAIL_SENDER": "desk@example.com", "ALERT_EMAIL_RECIPIENT": "ann@example.com"}
 
 
-class Steps:
-    "A clock that goes a second on each time it is asked."
-
-    def __init__(self):
-        self.at = datetime(2026, 1, 23, 20, 30, tzinfo=UTC)
-
-    def now(self):
-        return self.at
-
-    def sleep(self, seconds):
-        self.at += timedelta(seconds=seconds)
+AT = datetime(2026, 1, 23, 20, 30, tzinfo=UTC)
 
 
 def settings(**texts):
@@ -40,7 +31,7 @@ def settings(**texts):
 
 @pytest.fixture
 def clock():
-    return Steps()
+    return StillClock(AT)
 
 
 @pytest.fixture
@@ -435,7 +426,7 @@ def test_the_command_line_tests_lists_and_acknowledges(tmp_path, sinks):
     from v23.adapters.alert_outbox import write_history
 
     box, sms, push, found = sinks
-    state, clock = tmp_path / "state", Steps()
+    state, clock = tmp_path / "state", StillClock(AT)
     ledger = Ledger(state / "execution" / "ledger.sqlite3", clock)
     AlertOutbox(ledger, clock, {}, threads=False).alert("UNTRADABLE", "XAAB", "nobody takes it")
     write_history(ledger, state, clock.now())
@@ -495,6 +486,6 @@ def test_F82_a_kill_sells_at_once_while_the_mail_server_hangs(tmp_path):
                 assert row["channels"]["sms"]["status"] == "sent" and row["channels"]["email"]["status"] in ("waiting", "failed")
                 began = time.perf_counter()
             assert time.perf_counter() - began < 10.0
-        ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", Steps())
+        ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", StillClock(AT))
         assert ledger.verify() > 0
         ledger.close()

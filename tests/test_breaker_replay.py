@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from v23.adapters.clocks import StillClock
 from v23.adapters.ledger import Ledger
 from v23.circuit_breakers import CircuitBreakerManager
 from v23.domain import Fill, Side, to_plain
@@ -29,17 +30,6 @@ from v23.trading_desk import loss_reading
 
 SESSIONS = sessions_between(date(2026, 1, 5), date(2026, 3, 31))
 LIMITS = RiskLimits()
-
-
-class SetClock:
-    def __init__(self):
-        self.at = datetime(2026, 1, 5, 10, tzinfo=NEW_YORK)
-
-    def now(self):
-        return self.at
-
-    def sleep(self, seconds):
-        self.at += timedelta(seconds=seconds)
 
 
 def read(ledger, clock, equity):
@@ -84,7 +74,7 @@ def told(ledger, clock):
 
 def states(seed):
     "Events -> what is told after them, of an undisturbed run; one ledger per prefix is the replay itself."
-    clock = SetClock()
+    clock = StillClock(datetime(2026, 1, 5, 10, tzinfo=NEW_YORK))
     ledger, found = Ledger(":memory:", clock), {}
     for events in steps(ledger, clock, seed):
         found[events] = (told(ledger, clock), clock.at)
@@ -92,7 +82,7 @@ def states(seed):
 
 
 def child(path, seed):
-    clock = SetClock()
+    clock = StillClock(datetime(2026, 1, 5, 10, tzinfo=NEW_YORK))
     ledger = Ledger(Path(path), clock)
     for events in steps(ledger, clock, seed):
         print(events, flush=True)
@@ -116,7 +106,7 @@ def test_F69_F80_after_kill_9_and_replay_nothing_of_the_breakers_is_different(ki
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        clock = SetClock()
+        clock = StillClock(datetime(2026, 1, 5, 10, tzinfo=NEW_YORK))
         ledger = Ledger(path, clock)
         assert ledger.last_seq >= last  # what it had said was durable
         ledger.verify()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from v23.adapters.clocks import StillClock
 from v23.adapters.ledger import Ledger
 from v23.circuit_breakers import CircuitBreakerManager
 from v23.domain import BreakerState
@@ -21,17 +22,6 @@ SESSIONS = sessions_between(date(2026, 1, 5), date(2026, 4, 30))
 NOON = datetime(2026, 1, 5, 12, tzinfo=NEW_YORK)
 CALM = LossReading(SESSIONS[0], NOON, 100.0, 100.0, 100.0, 100.0)
 LEVELS = {"daily_loss": -0.05, "weekly_loss": -0.10, "drawdown_reduce": -0.10, "drawdown_halt": -0.15, "drawdown_emergency": -0.20}
-
-
-class StillClock:
-    def __init__(self, at=NOON):
-        self.at = at
-
-    def now(self):
-        return self.at
-
-    def sleep(self, seconds):
-        self.at += timedelta(seconds=seconds)
 
 
 def walk(equities, per_day=3):
@@ -70,7 +60,7 @@ def test_on_any_path_a_limit_that_is_passed_is_latched_and_stays_until_it_may_go
 
 @given(paths, st.data())
 def test_the_state_after_a_restart_is_the_state_before_it(path, data):
-    clock = StillClock()
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
     breakers = CircuitBreakerManager(ledger, LIMITS, clock)
     for reading in walk(path):
@@ -108,7 +98,7 @@ def test_a_loss_trips_at_its_limit_and_warns_at_four_fifths_of_it(name):
 @pytest.fixture
 def desk():
     "Breakers over a ledger, their clock, and a way to read an equity."
-    clock = StillClock()
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
 
     def read(equity, **changes):
@@ -194,7 +184,7 @@ def test_after_a_lifted_halt_trading_comes_back_at_a_quarter_until_the_drawdown_
 
 @pytest.mark.parametrize(("reading", "name"), [({"equity": 94.0}, "daily_loss"), ({"consecutive_losses": 5}, "consecutive_losses"), ({"peak": 112.0}, "drawdown_reduce"), ({"equity": None}, "equity_invalid")])
 def test_what_ends_by_itself_is_not_lifted_by_hand(reading, name):
-    clock = StillClock()
+    clock = StillClock(NOON)
     breakers = CircuitBreakerManager(Ledger(":memory:", clock), LIMITS, clock)
     breakers.update(replace(CALM, **reading))
     with pytest.raises(InputError, match="ends by itself"):

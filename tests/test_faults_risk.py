@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_books import DAY, A, B, codes, decision, exchange, opened, trade, until_tomorrow
 
 from v23.accounting import consecutive_losses, round_trips, trades_by_session
+from v23.adapters.clocks import StillClock
 from v23.adapters.ledger import Ledger
 from v23.circuit_breakers import CircuitBreakerManager
 from v23.domain import BreakerState, Fill, OrderState, Purpose, Side
@@ -30,17 +31,6 @@ LIMITS = RiskLimits()
 NOON = datetime(2026, 1, 20, 12, tzinfo=NEW_YORK)
 OTHER = "XAAE"  # Not of the sector of A and B
 CALM = LossReading(DAY, NOON, 100.0, 100.0, 100.0, 100.0)
-
-
-class StillClock:
-    def __init__(self, at=NOON):
-        self.at = at
-
-    def now(self):
-        return self.at
-
-    def sleep(self, seconds):
-        self.at += timedelta(seconds=seconds)
 
 
 def names(breakers):
@@ -161,7 +151,7 @@ def test_F65_an_emergency_needs_two_readings_ten_seconds_apart(tmp_path):
 
 
 def test_F67_a_day_begins_at_new_yorks_midnight_whatever_the_hosts_zone_and_a_restart(tmp_path):
-    clock = StillClock()
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
     evening = datetime(2026, 1, 20, 23, 59, tzinfo=NEW_YORK)
     for zone in (UTC, timezone(timedelta(hours=5, minutes=30)), timezone(timedelta(hours=-11))):
@@ -188,7 +178,7 @@ def test_F67_the_days_start_is_the_last_recorded_close_also_over_midnight(tmp_pa
 
 
 def test_F68_a_new_week_does_not_lift_a_halt_that_waits_for_a_person():
-    clock = StillClock()
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
     breakers = CircuitBreakerManager(ledger, LIMITS, clock)
     breakers.update(replace(CALM, equity=88.0, day_start=88.0, peak=88.0))
@@ -221,7 +211,7 @@ def test_F69_a_deleted_snapshot_loses_no_peak_and_a_deleted_ledger_buys_nothing(
 
 
 def test_F70_a_drawdown_that_swings_around_its_limit_changes_size_once():
-    clock = StillClock()
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
     sizes, told = [], []
     for n in range(120):

@@ -13,6 +13,7 @@ from order_harness import Storm, World
 from test_faults_order_path import at, held_by, names, plan, work
 from test_faults_storage import full_disk, wal_size
 
+from v23.adapters.clocks import StillClock
 from v23.adapters.ledger import Ledger
 from v23.control import ControlServer, ask
 from v23.domain import BreakerState, OrderState, Purpose, Side
@@ -27,17 +28,6 @@ def world(tmp_path):
     made = World(3, tmp_path, Storm())
     yield made
     made.close()
-
-
-class Clock:
-    def __init__(self, at: datetime):
-        self.at = at
-
-    def now(self) -> datetime:
-        return self.at
-
-    def sleep(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
 
 
 class Told:
@@ -71,7 +61,7 @@ NOON = datetime(2026, 1, 20, 12, 0, tzinfo=NEW_YORK)
 
 
 def switch(folder: Path, ledger: Ledger | None, hand: Hand | None = None, clock=None, **more) -> KillSwitch:
-    clock = clock or (ledger.clock if ledger is not None else Clock(NOON))
+    clock = clock or (ledger.clock if ledger is not None else StillClock(NOON))
     return KillSwitch(ledger, clock, hand, folder, **more)
 
 
@@ -197,7 +187,7 @@ def test_F74_half_an_hour_without_the_broker(world):
 
 
 def test_F74_the_tries_back_off_and_a_loop_may_ask_as_often_as_it_likes(tmp_path):
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     ledger, hand = Ledger(":memory:", clock), Hand(clock, NOON + timedelta(minutes=4))
     kill = switch(tmp_path, ledger, hand)
     assert kill.go_on() is None
@@ -286,7 +276,7 @@ def test_F76_a_kill_over_the_control_socket_latches_before_the_desk_finds_time(w
 
 @pytest.fixture
 def killed(tmp_path):
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     ledger = Ledger(tmp_path / "ledger.sqlite3", clock)
     kill = switch(tmp_path, ledger, Hand(clock))
     kill.activate("drill")
@@ -383,7 +373,7 @@ def test_F77_a_replayed_request_is_refused_by_the_socket(tmp_path, killed):
 
 
 def test_F77_not_flat_needs_a_reason_and_every_refusal_is_on_record(tmp_path):
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
     kill = switch(tmp_path, ledger, Hand(clock, NOON + timedelta(days=1)))
     kill.activate("drill")
@@ -421,7 +411,7 @@ def test_F77_a_kill_that_comes_while_another_is_lifted_stays(tmp_path, killed):
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "{torn", '{"active": false}', "\ufeff", "[]"])
 def test_F58_an_unreadable_kill_file_means_killed(text, tmp_path):
-    kill = switch(tmp_path, Ledger(":memory:", Clock(NOON)))
+    kill = switch(tmp_path, Ledger(":memory:", StillClock(NOON)))
     assert not kill.is_active
     kill.path.parent.mkdir()
     kill.path.write_text(text)
@@ -431,7 +421,7 @@ def test_F58_an_unreadable_kill_file_means_killed(text, tmp_path):
 
 
 def test_a_sentinel_by_hand_is_a_kill_with_its_reason(tmp_path):
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     ledger = Ledger(":memory:", clock)
     kill = switch(tmp_path, ledger, Hand(clock))
     kill.sentinel.write_text("the market has gone mad")
@@ -462,7 +452,7 @@ def test_F56_a_kill_on_a_full_disk_sells_without_the_ledger_and_the_next_desk_ad
 
 
 def test_F56_without_any_disk_it_says_what_it_does_on_stderr(tmp_path, capsys):
-    journal = Journal(tmp_path / "no" / "such" / "folder", Clock(NOON))
+    journal = Journal(tmp_path / "no" / "such" / "folder", StillClock(NOON))
     journal.note("sell", symbol="AAA")
     assert '"what": "sell"' in capsys.readouterr().err
     (tmp_path / "file").write_text('{"what": "sell", "client_order_id": "v23-kill-a"}\n{torn\n[1]\n{"what": "report"}\n')
@@ -533,7 +523,7 @@ def test_F59_a_damaged_ledger_stops_no_kill_from_outside(tmp_path):
     (tmp_path / "execution" / "ledger.sqlite3").write_bytes(b"no database" * 200)
     report = switch(tmp_path, None).activate("drill")
     assert report["flat"] is None and switch(tmp_path, None).is_active
-    spare = Hand(Clock(NOON))
+    spare = Hand(StillClock(NOON))
     report = switch(tmp_path, None, spare).activate("drill")  # the ledger was mended: it is the hand that sells
     assert report["flat"] is True and len(spare.tries) == 1
     assert list((tmp_path / "execution").glob("ledger*")) and switch(tmp_path, None).is_active
@@ -546,13 +536,13 @@ def test_F59_a_ledger_that_cannot_be_mended_leaves_it_to_the_spare_hands_after_t
     monkeypatch.setattr("v23.kill_switch.open_ledger", fail)
     report = switch(tmp_path, None).activate("drill")
     assert report["flat"] is None and report["not_written"] and switch(tmp_path, None).is_active
-    spare = Hand(Clock(NOON))
+    spare = Hand(StillClock(NOON))
     report = switch(tmp_path, None, spare=spare).activate("drill")
     assert report["flat"] is True and report["not_written"] and len(spare.tries) == 1
 
 
 def test_F59_a_ledger_that_cannot_be_read_holds_no_latch_back(tmp_path):
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     ledger = Ledger(tmp_path / "ledger.sqlite3", clock)
     kill = switch(tmp_path, ledger)
     ledger.close()  # every question to it fails from now on
@@ -574,7 +564,7 @@ def test_F76_what_comes_in_while_a_try_is_under_way_waits_for_its_end(tmp_path):
                 kill.deactivate(code_of(NOON.date()), "Eve", "never mind")
             return super().liquidate(kill_id)
 
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     kill = switch(tmp_path, Ledger(":memory:", clock), Waiting(clock))
     assert kill.activate("drill")["flat"] is True and said == [None, None] and kill.is_active and not kill.flattening
 
@@ -584,13 +574,13 @@ def test_a_broker_that_cannot_be_told_to_refuse_orders_is_said(tmp_path):
         def suspend(self, on):
             raise BrokerError("no answer")
 
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     kill = switch(tmp_path, Ledger(":memory:", clock), Deaf(clock))
     assert kill.activate("drill")["not_suspended"] == "no answer" and kill.is_flat
 
 
 def test_a_kill_with_nothing_to_sell_with_is_latched(tmp_path):
-    clock = Clock(NOON)
+    clock = StillClock(NOON)
     kill = switch(tmp_path, Ledger(":memory:", clock))
     assert kill.activate("drill")["flat"] is None and kill.is_active
     with pytest.raises(InputError, match="nothing to go on with"):
@@ -612,7 +602,7 @@ def test_quantities_of_the_books_decide_what_is_sold_at_once(world):
 
 
 def test_a_place_nobody_can_look_at_counts_as_killed(tmp_path):
-    kill = switch(tmp_path, Ledger(":memory:", Clock(NOON)))
+    kill = switch(tmp_path, Ledger(":memory:", StillClock(NOON)))
     kill.sentinel = tmp_path / ("x" * 5_000)
     assert kill.halted() and kill.is_active
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from alert_sinks import mail_server, wait_for, web_server
 
+from v23.adapters.clocks import StillClock
 from v23.adapters import telemetry
 from v23.adapters.bars import load_bars
 from v23.adapters.ledger import Ledger, StateLock
@@ -35,17 +36,7 @@ SESSIONS = 60
 FLOWS = {20: ("CSD", Decimal(5_000)), 41: ("CSW", Decimal(2_000))}
 
 
-class Still:
-    "A clock that is set by hand."
-
-    def __init__(self, at=datetime(2026, 1, 23, 15, 0, tzinfo=UTC)):
-        self.at = at
-
-    def now(self):
-        return self.at
-
-    def sleep(self, seconds):
-        self.at += timedelta(seconds=seconds)
+AT = datetime(2026, 1, 23, 15, 0, tzinfo=UTC)
 
 
 def settings(**texts):
@@ -73,7 +64,7 @@ def campaign(tmp_path_factory):
 @pytest.fixture
 def ledger(campaign, tmp_path):
     "The campaign's ledger, opened anew."
-    opened = Ledger(campaign / "execution" / "ledger.sqlite3", Still())
+    opened = Ledger(campaign / "execution" / "ledger.sqlite3", StillClock(AT))
     yield opened
     opened.close()
 
@@ -219,7 +210,7 @@ class Answering:
 
 
 def test_uptime_is_measured_from_heartbeats_that_were_due(tmp_path):
-    clock = Still()
+    clock = StillClock(AT)
     ledger, broker = Ledger(":memory:", clock), Answering(clock)
     beats = Heartbeats(ledger, clock)
     for n in range(60):
@@ -236,7 +227,7 @@ def test_uptime_is_measured_from_heartbeats_that_were_due(tmp_path):
 
 
 def test_health_tells_late_from_at_rest_and_says_why():
-    clock = Still()
+    clock = StillClock(AT)
     ledger = Ledger(":memory:", clock)
     dashboard = MonitoringDashboard(ledger, clock, settings(), "/tmp/nonexistent-v23")
     assert {r["component"]: r["status"] for r in dashboard.check_health()}["positions"] == "unknown"
@@ -316,9 +307,9 @@ def test_the_daily_summary_is_a_mail_with_a_picture_and_a_text(campaign):
         found = settings(SMTP_HOST="127.0.0.1", SMTP_PORT=port, ALERT_EMAIL_SENDER="desk@example.com", ALERT_EMAIL_RECIPIENT="ann@example.com")
         from v23.adapters.alert_channels import open_outbox
 
-        ledger = Ledger(campaign / "execution" / "ledger.sqlite3", Still())
-        outbox = open_outbox(ledger, Still(), found, campaign)
-        dashboard = MonitoringDashboard(ledger, Still(), found, campaign, outbox)
+        ledger = Ledger(campaign / "execution" / "ledger.sqlite3", StillClock(AT))
+        outbox = open_outbox(ledger, StillClock(AT), found, campaign)
+        dashboard = MonitoringDashboard(ledger, StillClock(AT), found, campaign, outbox)
         dashboard.update({})
         assert dashboard.send_daily_summary() == ["email", "log"]
         outbox.close(20.0)

@@ -11,9 +11,10 @@ from decimal import Decimal
 import pytest
 import risk_coverage
 from test_books import DAY, A, codes, decision, exchange, opened, trade, until_tomorrow
-from test_breaker_walks import CALM, LIMITS, StillClock
+from test_breaker_walks import CALM, LIMITS, NOON
 
 from v23 import position_sizer
+from v23.adapters.clocks import StillClock
 from v23.adapters.ledger import Ledger
 from v23.adapters.snapshots import read_snapshot
 from v23.adapters.state_folder import desk_ledger, real_clock
@@ -157,7 +158,7 @@ def test_the_pictures_of_sizing_show_what_the_rules_say():
 
 
 def test_breakers_of_nobody_and_by_nobody_are_refused(tmp_path):
-    clock = StillClock()
+    clock = StillClock(NOON)
     inside = CircuitBreakerManager(Ledger(":memory:", clock), LIMITS, clock, tmp_path)
     outside = CircuitBreakerManager(limits=LIMITS, clock=clock, state_dir=tmp_path)
     with pytest.raises(OwnedError, match="only read"):

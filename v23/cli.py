@@ -321,7 +321,7 @@ def data_import(
     """
     from v23.bars_library import import_bars
     from v23.settings import load_settings
-    from v23.simulator.server import SystemClock
+    from v23.adapters.clocks import SystemClock
 
     report = import_bars(source, out, load_settings(), SystemClock(), parse_day(start, "--start"), parse_day(end, "--end"), say)
     answer(_quality(report) | {"written": str(out)}, as_json, "\n".join([*report.sentences(), f"written: {out}"]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .adapters.clocks import StillClock
 from .adapters.ledger import Ledger
 from .adapters.snapshots import canonical_json, write_atomic
 from .adapters.state_folder import desk_ledger
@@ -162,17 +163,6 @@ def _wish(desk: Any, session: date) -> OrderIntent:
     return OrderIntent("drill", "drill", session, symbol, Side.BUY, Decimal(1), Purpose.ENTRY, 10.0)
 
 # %% ../nbs/components/835_drills.ipynb #695b237e
-class _DrillClock:
-    def __init__(self, at: datetime):
-        self.at = at
-
-    def now(self) -> datetime:
-        return self.at
-
-    def sleep(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
 def _reading(at: datetime, equity: float, day: float = 100.0, week: float = 100.0, peak: float = 100.0, **more: Any) -> LossReading:
     return LossReading(session_of(at), at, equity, day, week, peak, **more)
 
@@ -203,7 +193,7 @@ def breaker_drill(limits: RiskLimits, folder: Path, session: date) -> list[Drill
     steps = []
     for name, limit, state, reading in cases:
         for what, equity, reached in (("a hair before", 100 * (1 + limit) + 1e-6, False), ("at", 100 * (1 + limit), True)):
-            breakers = CircuitBreakerManager(Ledger(":memory:", _DrillClock(at)), limits, _DrillClock(at), folder)
+            breakers = CircuitBreakerManager(Ledger(":memory:", StillClock(at)), limits, StillClock(at), folder)
             now = breakers.update(reading(equity))
             steps.append(DrillStep(f"{name} {what} {limit:.0%}", f"{'at least' if reached else 'below'} {state.name}", now.name, (now >= state) is reached))
             if reached:
@@ -214,7 +204,7 @@ def breaker_drill(limits: RiskLimits, folder: Path, session: date) -> list[Drill
 
 def _memory(limits: RiskLimits, folder: Path, at: datetime) -> list[DrillStep]:
     "A halt survives a recovery, a restart and the night, and ends by a person's hand."
-    clock, path = _DrillClock(at), Path(folder) / "drill.sqlite3"
+    clock, path = StillClock(at), Path(folder) / "drill.sqlite3"
     low, high = 100 * (1 + limits.drawdown_halt), 99.0
     ledger = Ledger(path, clock)
     CircuitBreakerManager(ledger, limits, clock, folder).update(_reading(at, low, day=low, week=low))

@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['MAX_WRONG_CODES', 'LOCKOUT', 'RETRY_S', 'TELL_AGAIN', 'SENTINEL', 'KILL_FILE', 'Liquidator', 'code_of', 'KillState',
-           'KillReport', 'KillLatch', 'KillTelling', 'KillSteps', 'mended_ledger', 'KillActivation', 'KillPursuit',
-           'KillCodes', 'KillSwitch']
+           'KillReport', 'KillLatch', 'KillTelling', 'KillSteps', 'KillActivation', 'KillPursuit', 'KillCodes',
+           'KillSwitch']
 
 # %% ../nbs/components/805_kill_switch.ipynb #a9bfa8f5
 import contextlib
 import hmac
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger import Ledger
 from .adapters.ledger_files import open_ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_atomic, write_snapshot
-from .adapters.state_folder import desk_ledger, real_clock
+from .adapters.state_folder import desk_ledger, owned_ledger, real_clock
 from .domain import AlertSink, BreakerState, Clock, Event
 from .errors import InputError, LedgerError, OwnedError, StateError, V23Error
 from .market_calendar import NEW_YORK, session_of
@@ -311,20 +311,6 @@ class KillSteps(KillTelling):
         return report, errors, ledger_failed
 
 # %% ../nbs/components/805_kill_switch.ipynb #909ce8b1
-@contextlib.contextmanager
-def mended_ledger(folder: Path, clock: Clock) -> Iterator[Ledger]:
-    "The ledger of a folder that nobody owns, made or mended where it has to be: damage stops no kill."
-    lock = StateLock(folder)
-    try:
-        ledger = open_ledger(folder / "execution" / "ledger.sqlite3", clock)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
-    finally:
-        lock.release()
-
-
 class KillActivation(KillSteps):
     "Stops everything and gets out."
 
@@ -344,7 +330,7 @@ class KillActivation(KillSteps):
         "Latch the files first: the desk that owns the folder obeys them; then the ledger, when nobody does."
         kill_id = self.latch(reason, who)
         try:
-            with mended_ledger(self.folder, self.clock) as ledger:
+            with owned_ledger(self.folder, lambda path: open_ledger(path, self.clock)) as ledger:  # mended where it has to be: damage stops no kill
                 return KillSwitch(ledger, self.clock, self.engine, self.folder, alerts=self.alerts, spare=self.spare).activate(reason, who)
         except OwnedError:
             return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; entries are off, and the desk that runs here sells"}

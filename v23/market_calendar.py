@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NEW_YORK', 'FIRST_DAY', 'LAST_DAY', 'sessions_between', 'is_session', 'next_session', 'previous_session',
-           'session_of', 'SessionHours', 'session_hours']
+           'session_of', 'SessionHours', 'session_hours', 'new_york_hours']
 
 # %% ../nbs/components/03_market_calendar.ipynb #51f67d87
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -102,3 +102,9 @@ def session_hours(session: date) -> SessionHours:
     stamp = session.isoformat()
     opened, closed = (calendar.session_open(stamp), calendar.session_close(stamp))
     return SessionHours(session, opened.to_pydatetime().astimezone(NEW_YORK), closed.to_pydatetime().astimezone(NEW_YORK))
+
+# %% ../nbs/components/03_market_calendar.ipynb #e6a56375
+def new_york_hours(moment: datetime) -> datetime:
+    "The instant with New York's date and hours at that moment's fixed offset from UTC."
+    local = moment.astimezone(NEW_YORK)
+    return local.replace(tzinfo=timezone(local.utcoffset() or timedelta(0)), fold=0)

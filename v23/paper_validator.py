@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from .accounting import round_trips, trades_by_session
-from .adapters.ledger import Ledger, StateLock
+from .adapters.ledger import Ledger
 from .adapters.snapshots import read_snapshot, write_snapshot
-from .adapters.state_folder import real_clock
+from .adapters.state_folder import owned_ledger, real_clock
 from .backtest import PUBLISHED_BASELINE, backtest
 from .domain import Adjustment, Clock, Event, Fill, Purpose, Quote, Strategy, from_plain, to_plain
 from .drills import why_not
@@ -137,21 +137,13 @@ def read_drills(ledger: Ledger, now: datetime) -> tuple[Drill, ...]:
 @contextmanager
 def record_ledger(state_dir: Path | str, clock: Clock) -> Iterator[Ledger | None]:
     "The ledger of a state folder, owned but not verified: what is wrong with it is for the report; None when there is none. Raises OwnedError."
-    path = Path(state_dir) / "execution" / "ledger.sqlite3"
-    if not path.exists():
+    if not (Path(state_dir) / "execution" / "ledger.sqlite3").exists():
         yield None
         return
     from v23 import __version__
 
-    lock = StateLock(Path(state_dir))
-    try:
-        ledger = Ledger(path, clock, build=__version__)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
-    finally:
-        lock.release()
+    with owned_ledger(state_dir, lambda path: Ledger(path, clock, build=__version__)) as ledger:
+        yield ledger
 
 # %% ../nbs/components/84_paper_validator.ipynb #196e0d72
 class RecordSource:

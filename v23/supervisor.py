@@ -42,7 +42,7 @@ from .reviews import REVIEWS
 from .schedule import PlannedJob, check_needs, day_plan, due_jobs, missed_jobs, next_job
 from .settings import load_settings
 from .simulator.faults import PROFILES, Scenario, read_scenario
-from .simulator.server import SystemClock
+from .adapters.clocks import SystemClock
 from .strategy_source import strategy_of
 from .trading_desk import TradingDesk, open_desk, safe_mode
 

@@ -29,6 +29,7 @@ import pandas as pd
 from .accounting import consecutive_losses, round_trips, trades_by_session
 from .adapters.alert_channels import open_outbox
 from .adapters.alpaca import AlpacaAPI
+from .adapters.clocks import SystemClock
 from .adapters.bars import load_bars
 from .adapters.ledger import Ledger, StateLock
 from .adapters.ledger_files import open_ledger
@@ -56,7 +57,7 @@ from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_re
 from .risk.pretrade_checks import PreTradeContext, evaluate, sectors_at
 from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
 from .settings import PAPER_HOST, Secret, Settings, load_settings
-from .simulator.server import RemoteClock, SystemClock
+from .simulator.server import RemoteClock
 from .sizing.kelly import KellyEstimate, kelly_for_basis
 from .strategy_source import strategy_of
 

@@ -380,23 +380,28 @@ class AlpacaConnection:
 class AlpacaClient(AlpacaConnection):
     "One way to ask the broker anything."
 
-    def _ask(self, call: Callable[[], Any], urgent: bool = False, tries: int = 1) -> Any:
-        "Run one call of the client; a reading one may be tried again, an order never is."
+    def _once(self, call: Callable[[], Any]) -> tuple[Any, BrokerError | None]:
+        "One call of the client: its answer, or what its failure means."
         import requests
         from alpaca.common.exceptions import APIError
 
+        try:
+            return call(), None
+        except APIError as e:
+            reply = getattr(e, "response", None)
+            return None, classify_error(e.status_code, str(e), wait_of(reply.headers if reply is not None else {}, self.clock.now()))
+        except (requests.exceptions.RequestException, ConnectionError, AttributeError, LookupError, TypeError, ValueError) as e:
+            return None, Ambiguous(f"no usable answer from Alpaca: {type(e).__name__}")
+
+    def _ask(self, call: Callable[[], Any], urgent: bool = False, tries: int = 1) -> Any:
+        "Run one call under the budget; a reading one may be tried again, an order never is."
         for left in range(tries - 1, -1, -1):
             self.reach.check_keys()
             self.budget.take(urgent)
-            try:
-                answer = call()
+            answer, error = self._once(call)
+            if error is None:
                 self.reach.answered()
                 return answer
-            except APIError as e:
-                reply = getattr(e, "response", None)
-                error = classify_error(e.status_code, str(e), wait_of(reply.headers if reply is not None else {}, self.clock.now()))
-            except (requests.exceptions.RequestException, ConnectionError, AttributeError, LookupError, TypeError, ValueError) as e:
-                error = Ambiguous(f"no usable answer from Alpaca: {type(e).__name__}")
             self.reach.failed(error)
             if isinstance(error, RateLimited):
                 self.budget.hold(error.wait_s)

@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 from .alpaca import MAX_BODY_BYTES, AlpacaAPI, Reachability, RequestBudget, classify_error, wait_of
 from ..domain import Clock
-from ..errors import Ambiguous, BrokerError, InputError, RateLimited, SettingsError
+from ..errors import Ambiguous, BrokerError, InputError, SettingsError
 from ..market_calendar import NEW_YORK
 from ..settings import PAPER_HOST, ExecutionSettings, Secret, load_settings
 
@@ -140,26 +140,14 @@ class LightAlpaca(AlpacaAPI):
         self._pool: ThreadPoolExecutor | None = None
         self._threads = threading.local()
 
-    def _ask(self, call: Callable[[], Any], urgent: bool = False, tries: int = 1) -> Any:
-        "Run one call; a reading one may be tried again, an order never is."
-        for left in range(tries - 1, -1, -1):
-            self.reach.check_keys()
-            self.budget.take(urgent)
-            try:
-                answer = call()
-                self.reach.answered()
-                return answer
-            except Refused as e:
-                error = classify_error(e.status, e.text, wait_of(e.headers, self.clock.now()))
-            except (OSError, http.client.HTTPException, ValueError) as e:
-                error = Ambiguous(f"no usable answer from Alpaca: {type(e).__name__}")
-            self.reach.failed(error)
-            if isinstance(error, RateLimited):
-                self.budget.hold(error.wait_s)
-            if not left or not isinstance(error, Ambiguous):
-                raise error
-            self.clock.sleep(1.0)
-        raise AssertionError("tries is at least 1")
+    def _once(self, call: Callable[[], Any]) -> tuple[Any, BrokerError | None]:
+        "One call: its answer, or what its failure means."
+        try:
+            return call(), None
+        except Refused as e:
+            return None, classify_error(e.status, e.text, wait_of(e.headers, self.clock.now()))
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            return None, Ambiguous(f"no usable answer from Alpaca: {type(e).__name__}")
 
     def close_all(self) -> list[dict[str, Any]]:
         "Have the broker itself cancel every order and sell every position: symbol, status and body of each; raises BrokerError."

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TERMINAL', 'ORDER_FAULTS', 'DEFAULT_CONFIGURATIONS', 'FLOWS', 'BY_AGREEMENT', 'ORDER_FAULT_RATES', 'Holding',
            'SimOrder', 'name_uuid', 'asset_id', 'fractionable', 'money', 'shown', 'state_of', 'order_json', 'written',
-           'new_york_hours', 'within_calendar', 'session_for', 'draw', 'EventLog', 'Timeline', 'OrderFault',
-           'fault_for', 'Flow', 'ManualOrder', 'Terms', 'AccountState', 'SimulatedAccount', 'dollars', 'mark',
-           'mark_holdings', 'equity', 'buying_power', 'reserved_cash', 'held', 'available', 'record_activity',
-           'apply_flow', 'apply_split', 'apply_dividend']
+           'within_calendar', 'session_for', 'draw', 'EventLog', 'Timeline', 'OrderFault', 'fault_for', 'Flow',
+           'ManualOrder', 'Terms', 'AccountState', 'SimulatedAccount', 'dollars', 'mark', 'mark_holdings', 'equity',
+           'buying_power', 'reserved_cash', 'held', 'available', 'record_activity', 'apply_flow', 'apply_split',
+           'apply_dividend']
 
 # %% ../../nbs/components/751_simulator_account.ipynb #4c1f9a42
 import hashlib
@@ -17,14 +17,14 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Any
 
 from ..domain import Side
 from ..errors import InputError
-from ..market_calendar import LAST_DAY, NEW_YORK, next_session, session_hours, session_of, sessions_between
+from ..market_calendar import LAST_DAY, new_york_hours, next_session, session_hours, session_of, sessions_between
 from ..market_data import Panel
 from .market import Dividend, Halt, SimulatedMarket, Split
 from .wire import CENT, DUST, MICRO, ZERO, stamp, text
@@ -168,12 +168,6 @@ def _fixed_json(o: SimOrder) -> dict[str, Any]:
     }  # fmt: skip
 
 # %% ../../nbs/components/751_simulator_account.ipynb #660b9c5b
-def new_york_hours(moment: datetime) -> datetime:
-    "The instant with New York's date and hours at that moment's fixed offset from UTC."
-    local = moment.astimezone(NEW_YORK)
-    return local.replace(tzinfo=timezone(local.utcoffset() or timedelta(0)), fold=0)
-
-
 def within_calendar(moment: datetime) -> datetime:
     "The instant in UTC; raises InputError without a zone, or so late that an order's last day is not in the calendar."
     if moment.tzinfo is None:

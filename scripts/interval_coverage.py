@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """How often the intervals of the go-live report hold what they promise, by simulation.
 
-  scripts/coverage.py                  20,000 paths, about a minute
-  scripts/coverage.py --paths 4000     quicker, less exact
-  scripts/coverage.py --json           one document
+  scripts/interval_coverage.py                  20,000 paths, about a minute
+  scripts/interval_coverage.py --paths 4000     quicker, less exact
+  scripts/interval_coverage.py --json           one document
 
 Exits 1 when a nominal 95 % interval covers less than 93.5 % or more than 97 % on independent normal days, or the
 any-time band raises a false alarm on 5 % of paths or more within 63 daily looks.
