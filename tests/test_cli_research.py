@@ -60,7 +60,7 @@ BAD = {
     "a capacity above one": (("backtest", "--capacity", "3"), 2, ("capacity is 3",)),
     "a cost below zero": (("backtest", "--cost-bps", "-1"), 2, ("cost_bps is -1",)),
     "an unknown kernel": (("backtest", "--kernel", "fortran"), 2, ("fortran", "numba")),
-    "another universe than its own": (("backtest", "--strategy", "LowVolatility", "--universe", "legacy_mean"), 2, ("universe",)),
+    "another universe than its own": (("backtest", "--strategy", "low-volatility", "--universe", "legacy_mean"), 2, ("universe",)),
     "one symbol twice a day": (("backtest", "--bars", "twice.csv"), 2, ("AAA", "2026-01-05")),
     "a column is missing": (("backtest", "--bars", "short.csv"), 2, ("volume",)),
     "a typo in a grid": (("sweep", "--grid", "rsi_cieling=30"), 2, ("did you mean 'rsi_ceiling'",)),

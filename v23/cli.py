@@ -19,7 +19,7 @@ import typer
 from . import cli_alerts  # noqa: F401  (registers its commands)
 from . import cli_risk  # noqa: F401  (its commands)
 from . import cli_ops  # noqa: F401
-from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, parse_instant, say
+from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, StrategyOption, answer, app, parse_day, parse_instant, say
 from . import cli_validation  # noqa: F401  (registers its commands)
 from . import cli_breakers  # noqa: F401  (registers its commands)
 from . import cli_dashboard  # noqa: F401  (registers its commands)
@@ -61,7 +61,7 @@ def backtest(
     phase: Annotated[int, typer.Option("--phase", help="Rebalance rows: phase, phase + 5, …", min=0)] = 0,
     start: Annotated[str, typer.Option("--start", help="First session traded.")] = "",
     end: Annotated[str, typer.Option("--end", help="Last session traded.")] = "",
-    strategy: Annotated[str, typer.Option("--strategy", help="V21, LowVolatility, TrendFollowing, or a class of your own as file.py:Class.")] = "V21",
+    strategy: StrategyOption = "v21",
     tranches: Annotated[bool, typer.Option("--tranches", help="One part of the capital per phase, each rebalanced on its own day.")] = False,
     cost_bps: Annotated[float | None, typer.Option("--cost-bps", help="Of what is traded; by default COST_BPS of the settings.")] = None,
     cost_per_share: Annotated[float, typer.Option("--cost-per-share", help="Dollars.")] = 0.0,
@@ -158,7 +158,7 @@ def signals(
 def desk_backtest(
     bars: BarsOption = "",
     seed: SeedOption = 7,
-    strategy: Annotated[str, typer.Option("--strategy", help="V21, LowVolatility, TrendFollowing, or module:Name.")] = "V21",
+    strategy: StrategyOption = "v21",
     fill: Annotated[str, typer.Option("--fill", help="next_open or next_close.")] = "next_open",
     cash: Annotated[float, typer.Option("--cash", help="Starting cash in dollars.")] = 100_000.0,
     lift_after: Annotated[int, typer.Option("--lift-after", help="Sessions after which a person lifts a manual breaker; 0 never does.", min=0)] = 0,
@@ -219,12 +219,11 @@ def parse_range(text: str) -> tuple[str, tuple[Any, Any]]:
 
 
 def strategy_factory(text: str) -> Any:
-    "V21, another strategy of this package, or file.py:Class of one's own; raises InputError naming it."
+    "A shipped strategy by name, or file.py:Class of one's own; raises InputError naming it."
     from v23.research import recipe_of
 
-    named = {"V21": "v21", "LowVolatility": "low-volatility", "TrendFollowing": "trend"}
     try:
-        return recipe_of(named.get(text, text)).factory
+        return recipe_of(text).factory
     except InputError as e:
         raise InputError(f"--strategy is {text!r}: {e}") from None
 
@@ -249,7 +248,7 @@ def sweep(
     ranges: Annotated[list[str] | None, typer.Option("--range", help="name=low:high, with --random.")] = None,
     random: Annotated[int, typer.Option("--random", help="Draw so many configurations instead of taking all.", min=0)] = 0,
     sequential: Annotated[bool, typer.Option("--sequential", help="One parameter after the other from the middle of the grid, keeping the best.")] = False,
-    strategy: Annotated[str, typer.Option("--strategy", help="V21, LowVolatility, TrendFollowing, or module:Name.")] = "V21",
+    strategy: StrategyOption = "v21",
     bars: BarsOption = "",
     seed: SeedOption = 7,
     fill: Annotated[str, typer.Option("--fill", help="next_open, next_close, or close (optimistic).")] = "next_open",
@@ -415,7 +414,7 @@ def simulate(
 # %% ../nbs/components/96_cli.ipynb #5c1e9a77
 @app.command("research-report")
 def research_report(
-    strategy: Annotated[str, typer.Option("--strategy", help="v21, low-volatility, trend, or a class of your own as file.py:Class.")] = "v21",
+    strategy: StrategyOption = "v21",
     bars: BarsOption = "",
     seed: SeedOption = 7,
     fill: Annotated[str, typer.Option("--fill", help="next_open, next_close, or close (optimistic: the price that made the signal).")] = "next_open",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, answer, app, parse_day, say
+from .cli_base import REPORTS, STATE, BarsOption, JsonOption, ReportsOption, SeedOption, StateOption, StrategyOption, answer, app, parse_day, say
 
 # %% ../nbs/components/956_cli_breakers.ipynb #cabf5ba0
 WhoOption = Annotated[str, typer.Option("--who", help="The person who decides this.")]
@@ -79,7 +79,7 @@ def rebase_peak(
 def breaker_study(
     bars: BarsOption = "",
     seed: SeedOption = 7,
-    strategy: Annotated[str, typer.Option("--strategy", help="v21, low-volatility, trend, or file.py:Class.")] = "v21",
+    strategy: StrategyOption = "v21",
     lift_after: Annotated[int, typer.Option("--lift-after", help="Sessions after which a person lifts a manual breaker; 0 never does.", min=0)] = 21,
     start: Annotated[str, typer.Option("--start", help="First session.")] = "",
     end: Annotated[str, typer.Option("--end", help="Last session.")] = "",
