@@ -59,3 +59,17 @@ def test_a_strategy_that_cannot_be_is_one_line(spec, tmp_path):
 def test_the_campaign_refuses_it_before_anything_is_written(tmp_path):
     done = subprocess.run([sys.executable, "-m", "v23.cli", "campaign", "--sessions", "2", "--strategy", "nowhere.py:Mine"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "there is no file nowhere.py" in done.stderr and not (tmp_path / "state").exists()
+
+
+def test_a_record_is_bound_to_the_strategy_and_its_file(tmp_path):
+    from v23.record_checks import terms_of
+
+    path = tmp_path / "mine.py"
+    path.write_text(LOSERS)
+    mine = settings_for(f"{path}:Losers", tmp_path)
+    rules = [terms_of(s, "")["rules"] for s in (mine, settings_for("v21", tmp_path), settings_for("trend", tmp_path))]
+    path.write_text(LOSERS.replace("[:6]", "[:7]"))
+    rules.append(terms_of(mine, "")["rules"])
+    assert len(set(rules)) == 4
+    path.write_text(LOSERS)
+    assert terms_of(mine, "")["rules"] == rules[0]

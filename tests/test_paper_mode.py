@@ -128,3 +128,28 @@ def test_an_account_at_alpaca_is_not_traded_on_a_synthetic_market(tmp_path):
     settings = settings_of("https://paper-api.alpaca.markets", tmp_path)
     with pytest.raises(SettingsError, match="synthetic market"):
         open_desk(state=tmp_path / "state", reports=tmp_path / "reports", settings=settings, clock=Noon())
+
+
+def test_live_never_starts_inside_a_test_run(tmp_path, monkeypatch):
+    import v23.trading_desk as desks
+
+    monkeypatch.setattr(desks, "require_promotion", lambda *a: type("Promoted", (), {"size": 0.5}))
+    settings = load_settings(tmp_path / "nothing", environ=LIVE | {"V23_ACCOUNT_ID": "a"})
+    with pytest.raises(SettingsError, match="inside a test run"):
+        open_desk(state=tmp_path / "state", reports=tmp_path / "reports", settings=settings)
+
+
+def test_a_synthetic_market_never_trades_a_live_account(tmp_path, monkeypatch):
+    import v23.trading_desk as desks
+
+    monkeypatch.setattr(desks, "require_promotion", lambda *a: type("Promoted", (), {"size": 0.5}))
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    save_bars(load_bars(seed=7), tmp_path / "bars.parquet")
+
+    class Noon:
+        def now(self):
+            return TUESDAY
+
+    settings = load_settings(tmp_path / "nothing", environ=LIVE | {"V23_ACCOUNT_ID": "a", "V23_BARS": str(tmp_path / "bars.parquet")})
+    with pytest.raises(SettingsError, match="synthetic market"):
+        open_desk(state=tmp_path / "state", reports=tmp_path / "reports", settings=settings, clock=Noon())

@@ -21,7 +21,8 @@ from v23.adapters.state_folder import desk_ledger, real_clock
 from v23.circuit_breakers import CircuitBreakerManager
 from v23.domain import Fill, Position, Purpose, Side
 from v23.errors import BrokerError, InputError, OwnedError, StateError
-from v23.position_sizer import KellyCalculator, PositionSizer, promoted_settings
+from v23.position_sizer import KellyCalculator, PositionSizer
+from v23.promotion import Promotion, mismatches
 from v23.risk.breaker_rules import Lifted, LossReading, acknowledge, armed_again, next_latches
 from v23.risk.denial_codes import codes_of, help_for
 from v23.risk.split_guard import guarded_reading, looks_like_split, split_suspects
@@ -113,18 +114,18 @@ def test_the_self_check_checks(monkeypatch):
     assert ran.returncode == 0 and "position sizer" in ran.stdout
 
 
-@pytest.mark.parametrize("size", [None, True, "0.5", math.nan, math.inf, 0.0, -0.5, 0.51, 1.0])
-def test_live_trading_without_a_size_on_its_promotion_record_is_refused(size):
-    live = replace(SETTINGS, texts={**SETTINGS.texts, "V23_MODE": "live"})
-    with pytest.raises(InputError, match="size multiplier of the promotion record"):
-        promoted_settings(live, {"size_multiplier": size})
-    assert promoted_settings(SETTINGS, {"size_multiplier": size}).sizing.size_multiplier == 1.0
+@pytest.mark.parametrize("size", [None, "0.5", math.nan, math.inf, 0.0, -0.5, 0.51, 2.0])
+def test_live_trading_with_another_size_than_a_stage_is_refused(size, tmp_path):
+    p = Promotion("account", size, "code", "rules", "gate", "sha", "ALL_PASSED", "STRONG", "V21", "bars", "Ada", NOON, NOON + timedelta(days=30))
+    assert f"its size is {size!r}" in mismatches(p, SETTINGS, NOON, "account", tmp_path)
+    half = replace(p, size=0.5)
+    assert not any("size" in reason for reason in mismatches(half, SETTINGS, NOON, "account", tmp_path))
 
 
 def test_the_promotion_record_sizes_the_live_book():
     live, book = replace(SETTINGS, texts={**SETTINGS.texts, "V23_MODE": "live"}), {}
     for size in (0.5, 0.25):
-        settings = promoted_settings(live, {"size_multiplier": size})
+        settings = replace(live, promoted_size=size)
         sizer = PositionSizer(settings, "/nonexistent")
         names = [f"N{n}" for n in range(30)]
         sized = sizer.size(names, kelly.kelly_for_basis("published"), sizer.multipliers(0.0, 15.0, 0, 0.10), {n: n for n in names})

@@ -23,6 +23,7 @@ from .domain import BreakerState, Clock, from_plain, to_plain
 from .errors import InputError, SettingsError, StateError
 from .record_checks import fingerprint, terms_of
 from .settings import Settings
+from .strategy_source import strategy_of
 
 # %% ../nbs/components/846_promotion.ipynb #cabf5ba0
 STAGES = (0.25, 0.50, 1.00)  # Of the size the rules ask for
@@ -139,7 +140,7 @@ def promote(
             raise InputError(f"not promoted: the confirmation is wrong; type  {confirmation(size, sha256)}")
         terms, now = terms_of(settings, ""), clock.now()
         p = Promotion(
-            account_id, size, code_fingerprint(), terms["rules"], terms["gate"], sha256, report["matrix"]["scenario"], report["evidence"]["verdict"], "V21",
+            account_id, size, code_fingerprint(), terms["rules"], terms["gate"], sha256, report["matrix"]["scenario"], report["evidence"]["verdict"], strategy_of(settings).name,
             fingerprint(report["provenance"]["source"]), who.strip(), now, now + timedelta(days=VALID_DAYS), acknowledged.strip(),
         )  # fmt: skip
         signed = (promotion_file(state_dir).parent / LATEST).read_text(encoding="utf-8")
@@ -173,7 +174,7 @@ def mismatches(p: Promotion | None, settings: Settings, now: datetime, account_i
         (p.gate != terms["gate"], "the gate or its baseline was changed"),
         (p.report_sha256 != report, "the validation report is not the one that was promoted"),
         (not p.account_id or p.account_id != account_id, f"it is for the account {p.account_id[:8] or '(none)'}, this one is {account_id[:8] or '(none)'}"),
-        (p.size not in STAGES, f"its size is {p.size:g}"),
+        (p.size not in STAGES, f"its size is {p.size!r}"),
     )
     return [text for bad, text in wrong if bad]
 

@@ -25,6 +25,7 @@ from .errors import LedgerError, StateError
 from .execution.order_lifecycle import is_ours
 from .market_calendar import is_session, session_hours, session_of, sessions_between
 from .settings import Settings
+from .strategy_source import strategy_fingerprint
 from .validation.looks import LOOK_DAYS
 from .validation.record import Epoch, Look, Problem
 
@@ -37,7 +38,7 @@ def fingerprint(data: Any) -> str:
 def terms_of(settings: Settings, build: str) -> dict[str, str]:
     "Fingerprints of the gate with its baseline, of the rules, and the code that runs them."
     gate = {"checks": settings.validation, "baseline": PUBLISHED_BASELINE, "looks": LOOK_DAYS}
-    rules = {"strategy": settings.strategy, "sizing": replace(settings.sizing, size_multiplier=1.0), "risk": settings.risk, "execution": settings.execution}
+    rules = {"strategy": (strategy_fingerprint(settings), settings.strategy), "sizing": replace(settings.sizing, size_multiplier=1.0), "risk": settings.risk, "execution": settings.execution}
     return {"gate": fingerprint(gate), "rules": fingerprint(rules), "build": build}
 
 

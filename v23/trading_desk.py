@@ -14,6 +14,7 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULAT
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
+import os
 import tempfile
 from bisect import bisect_right
 from collections import Counter
@@ -56,7 +57,7 @@ from .record_checks import terms_of
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
 from .risk.pretrade_checks import PreTradeContext, evaluate, sectors_at
 from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
-from .settings import PAPER_HOST, Secret, Settings, load_settings
+from .settings import LIVE_HOST, PAPER_HOST, Secret, Settings, load_settings
 from .simulator.server import RemoteClock
 from .sizing.kelly import KellyEstimate, kelly_for_basis
 from .strategy_source import strategy_of
@@ -970,12 +971,14 @@ def open_real_desk(
         raise SettingsError(f"V23_MODE is {settings.mode} and ALPACA_API_KEY or ALPACA_API_SECRET is not set; copy .env.example to .env, fill them in, chmod 600 .env")
     if settings.mode == "live":
         promoted = require_promotion(state or settings.texts["V23_STATE_DIR"], settings, (clock or SystemClock()).now(), settings.texts["V23_ACCOUNT_ID"])
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            raise SettingsError("live trading does not start inside a test run")
         settings = replace(settings, promoted_size=promoted.size)
     state_dir, reports_dir = (Path(chosen or settings.texts[name]).resolve() for chosen, name in ((state, "V23_STATE_DIR"), (reports, "V23_REPORTS_DIR")))
     clock = clock or SystemClock()
     feed = BarsFeed(bars or settings.texts["V23_BARS"], settings, clock.now, state_dir / "bars")
     panel = feed(previous_session(session_of(clock.now())))
-    if panel.synthetic and settings.texts["ALPACA_BASE_URL"] == PAPER_HOST:
+    if panel.synthetic and settings.texts["ALPACA_BASE_URL"] in (PAPER_HOST, LIVE_HOST):
         raise SettingsError(f"{feed.spec} is a synthetic market; an account at Alpaca is not traded on it")
     keys = (settings.secrets["ALPACA_API_KEY"], settings.secrets["ALPACA_API_SECRET"])
     url, data_url = settings.texts["ALPACA_BASE_URL"], settings.texts["ALPACA_DATA_URL"]
