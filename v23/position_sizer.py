@@ -8,7 +8,6 @@ __all__ = ['KellyCalculator', 'SizerMemory', 'PositionSizer', 'self_check']
 # %% ../nbs/components/80_position_sizer.ipynb #91258855
 import math
 from collections.abc import Mapping, Sequence
-
 from datetime import datetime
 from pathlib import Path
 from typing import Any
