@@ -275,3 +275,13 @@ def test_the_way_back_takes_the_code_and_a_reason(tmp_path):
     assert json.loads(done.stdout)["state"] == "HALTED"
     done = v23("resume", "the drill is over", "--who", "Ada", "--state", str(tmp_path / "state"), "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["state"] == "NORMAL"
+
+
+def test_an_owner_that_waits_for_the_bell_is_told_of_in_words(tmp_path):
+    opens = datetime(2026, 1, 21, 9, 30, tzinfo=NEW_YORK)
+    report = {"kill_id": "kill-1", "flat": False, "state": "PENDING_OPEN", "left": {"XAAB": {"quantity": "5", "reason": "closed"}}, "opens_at": opens}
+    with ControlServer(tmp_path, {"kill": lambda who, fields: {"kill_id": "kill-1", "report": report}}):
+        done = v23("kill", "the data is wrong", "--state", str(tmp_path))
+        told = json.loads(v23("kill", "--state", str(tmp_path), "--json").stdout)
+    assert done.returncode == 0 and done.stderr == "" and "New York opens 2026-01-21 09:30, the desk that runs sells then" in done.stdout
+    assert told["flat"] is False and datetime.fromisoformat(told["opens_at"]) == opens

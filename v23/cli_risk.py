@@ -8,6 +8,7 @@ __all__ = ['ExchangeOption', 'WhoOption', 'SecondsOption', 'seconds_of', 'SayAle
 
 # %% ../nbs/components/951_cli_risk.ipynb #a9bfa8f5
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +47,8 @@ def describe_kill(report: dict[str, Any]) -> str:
         head = f"{report['kill_id']}: FLAT, confirmed twice; {len(sold)} positions sold"
     else:
         opens = report.get("opens_at")
-        waits = f"; New York opens {opens:%Y-%m-%d %H:%M}, call this again after that or add --wait" if opens else "; call this again to go on"
+        again, later = ("the desk that runs sells then", "the desk that runs goes on") if report.get("owner") else ("call this again after that or add --wait", "call this again to go on")
+        waits = f"; New York opens {opens:%Y-%m-%d %H:%M}, {again}" if opens else f"; {later}"
         head = f"{report['kill_id']}: {report.get('state', 'PENDING')}, {len(sold)} of {len(sold) + len(left)} flat{waits}"
     rows = [f"  {s}: {x['quantity']} left, {x['reason']}" for s, x in left.items()]
     rows += [f"  an open order: {text}" for text in report.get("open_orders", {}).values()]
@@ -82,7 +84,7 @@ def kill(
     answer(report, as_json, describe_kill(report))
     if report["flat"] is not None and not no_page and not report.get("without_ledger") and not report.get("owner"):
         _page(state, reports)
-    if report["flat"] is False:
+    if report["flat"] is False and not report.get("owner"):
         raise typer.Exit(1)
 
 
@@ -112,6 +114,7 @@ def _asked(state: Path, command: str, who: str, **fields: Any) -> dict[str, Any]
     except NoOwner:
         return None
     done = told.pop("report", None) or {}  # when the desk was quick enough
+    done |= {"opens_at": datetime.fromisoformat(done["opens_at"])} if done.get("opens_at") else {}
     note = told.pop("note", "") or "latched; the desk that runs here gets out:  v23 status"
     return {"kill_id": "", "flat": None, "left": {}, "note": note, "owner": True} | told | done
 

@@ -221,7 +221,11 @@ def serve(modules: Sequence[str]) -> None:
     shell, outputs = prepare(modules)
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(_fork(json.loads(line), shell, outputs)), flush=True)
+        told = json.dumps(_fork(json.loads(line), shell, outputs))
+        try:
+            print(told, flush=True)
+        except BrokenPipeError:  # whoever asked is gone
+            os._exit(0)
 
 # %% ../nbs/components/918_page_runner.ipynb #2896c7bb
 LOST = "the prepared process of the pages ended"
