@@ -109,8 +109,11 @@ class Quote:
 
     @property
     def is_valid(self) -> bool:
-        "Both sides finite and positive, and the bid below the ask."
-        return math.isfinite(self.bid) and math.isfinite(self.ask) and 0 < self.bid < self.ask
+        "Both sides finite and positive numbers, and the bid below the ask."
+        try:
+            return 0 < self.bid < self.ask < math.inf
+        except TypeError:  # a text, or nothing
+            return False
 
     @property
     def midpoint(self) -> float:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_RETURNS', 'VOLATILITY_SESSIONS', 'PURSE_BUFFER', 'EquityPoint', 'net_of_flows', 'drawdown_of', 'unit_volatility',
-           'DeskView', 'Rebalance', 'fit_to_cash', 'context_of', 'plan_rebalance', 'plan_orders', 'check_weights',
+           'DeskView', 'Rebalance', 'fit_to_cash', 'batch_of', 'plan_rebalance', 'plan_orders', 'check_weights',
            'worst_price', 'dry_rows']
 
 # %% ../../nbs/components/46_rebalance.ipynb #17cf1854
@@ -19,7 +19,8 @@ from ..domain import BreakerState, Decision, OrderIntent, OrderPlan, Purpose, Qu
 from .order_lifecycle import intent_key
 from .order_routing import collar_limit, plan_order
 from .reconciliation import DUST_USD
-from ..risk.pretrade_checks import PreTradeContext, evaluate
+from ..risk.batch_checks import Batch, decide_all
+from ..risk.pretrade_checks import PreTradeContext
 from ..errors import InputError
 from ..settings import ExecutionSettings, Settings, SizingSettings
 from ..sizing.multipliers import Multipliers
@@ -122,34 +123,27 @@ def fit_to_cash(wanted: Sequence[tuple[str, Side, Decimal, Purpose]], quotes: Ma
     return {s: (q * Decimal(str(share))).quantize(Decimal(1), ROUND_DOWN) if share < 1 else q for s, q in buys.items()}
 
 # %% ../../nbs/components/46_rebalance.ipynb #c3e5b2c1
-def context_of(view: DeskView, quote: Quote | None, symbol: str, reserved: Mapping[str, float], taken: int) -> PreTradeContext:
-    "What the nine checks are told about one order: the desk's view plus what earlier orders of the batch reserve."
+def batch_of(view: DeskView) -> Batch:
+    "What the checks of a plan are told: the desk's view."
     values = {s: float(q) * (view.quotes[s].midpoint if s in view.quotes else math.nan) for s, q in view.held.items()}
-    by_sector: dict[str, float] = {}
-    for s in sorted({*values, *reserved}):  # a fixed order: sums of floats depend on it
-        name = view.sectors.get(s, "UNKNOWN")
-        by_sector[name] = by_sector.get(name, 0.0) + values.get(s, 0.0) + reserved.get(s, 0.0)
-    return PreTradeContext(
+    common = PreTradeContext(
         now=view.now,
         window_start=view.window[0],
         window_end=view.window[1],
         breaker_state=view.breaker_state,
         entries_paused=view.entries_paused,
         pause=view.pause,
-        quarantined=symbol in view.quarantined,
         killed=view.killed,
         equity=view.equity,
         daily_loss=view.daily_loss,
-        entries_today=view.entries_today + taken,
+        entries_today=view.entries_today,
         consecutive_losses=view.consecutive_losses,
         losses_acknowledged=view.losses_acknowledged,
         execution_errors=view.execution_errors,
         api_errors=view.api_errors,
-        quote=quote,
-        position_value=values.get(symbol, 0.0) + reserved.get(symbol, 0.0),
-        sector_value=by_sector.get(view.sectors.get(symbol, "UNKNOWN"), 0.0),
-        quantity_available=view.available.get(symbol, Decimal(0)),
+        quote=None,
     )
+    return Batch(common, view.quotes, values, view.sectors, view.available, view.quarantined)
 
 # %% ../../nbs/components/46_rebalance.ipynb #941a228d
 def plan_rebalance(view: DeskView, signals: Sequence[Signal], settings: Settings, strategy: str = "V21") -> Rebalance:
@@ -171,14 +165,12 @@ def plan_orders(view: DeskView, weights: Mapping[str, float], kept: Mapping[str,
     wanted = [w for w in wanted if w[0] not in dust]
     affordable = fit_to_cash(wanted, view.quotes, view.cash)
     resized = dict(kept) | dust | {s: f"{q} of {w} shares: cash" for s, _, w, p in wanted if p is Purpose.ENTRY and (q := affordable.get(s, w)) < w}
-    items: list[tuple[OrderPlan, Decision]] = []
-    reserved: dict[str, float] = {}
+    intents = []
     for symbol, side, quantity, purpose in wanted:
         quantity = affordable.get(symbol, quantity) if purpose is Purpose.ENTRY else quantity
         if quantity <= 0:
             continue
-        quote = view.quotes.get(symbol)
-        intent = OrderIntent(
+        intents.append(OrderIntent(
             intent_id=intent_key(strategy, view.session, symbol, side, purpose),
             strategy=strategy,
             session=view.session,
@@ -189,13 +181,9 @@ def plan_orders(view: DeskView, weights: Mapping[str, float], kept: Mapping[str,
             reference_price=prices.get(symbol, math.nan),
             target_weight=weights.get(symbol, 0.0),
             sector=view.sectors.get(symbol, "UNKNOWN"),
-        )
-        taken = sum(p.intent.purpose is Purpose.ENTRY for p, d in items if d.allowed)
-        decision = evaluate(intent, context_of(view, quote, symbol, reserved, taken), settings.risk)
-        items.append((plan_order(intent, quote, view.now, view.window[1], settings.execution, settings.risk.max_quote_age_s), decision))
-        if decision.allowed:
-            reserved[symbol] = reserved.get(symbol, 0.0) + side.sign * float(quantity) * prices.get(symbol, math.nan)
-    return tuple(items), resized
+        ))  # fmt: skip
+    plans = [plan_order(i, view.quotes.get(i.symbol), view.now, view.window[1], settings.execution, settings.risk.max_quote_age_s) for i in intents]
+    return tuple(zip(plans, decide_all(batch_of(view), intents, settings.risk), strict=True)), resized
 
 # %% ../../nbs/components/46_rebalance.ipynb #6f88e020
 def check_weights(weights: Mapping[str, float], quoted: Collection[str], sizing: SizingSettings) -> None:
