@@ -112,8 +112,14 @@ class BreakerReader:
 
     @property
     def state(self) -> BreakerState:
-        "The most severe latch."
-        return breaker_state(self.latches, self.reading, self.limits)
+        "The most severe latch; worked out once for what is remembered and read."
+        of = (self.memory, self.reading, self.limits)
+        if not all(a is b for a, b in zip(of, self._state_of, strict=True)):
+            self._state_of, self._state = of, breaker_state(self.latches, self.reading, self.limits)
+        return self._state
+
+    _state_of: tuple[Any, Any, Any] = (None, None, None)
+    _state = BreakerState.NORMAL
 
     @property
     def entries_stopped(self) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 import typing
 from typing import Any, Protocol
 
@@ -366,7 +366,7 @@ class Order:
         "Shares not yet filled."
         return self.quantity - self.filled_quantity
 
-    @property
+    @cached_property
     def reserved(self) -> Decimal:
         "Shares this order may still trade."
         return Decimal(0) if self.state.is_terminal else max(self.remaining, Decimal(0))

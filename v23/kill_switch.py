@@ -97,12 +97,20 @@ class KillState:
         return bool(self.pressed) or _exists(self.sentinel)
 
     def _file_says_killed(self) -> bool:
-        if not _exists(self.path):
-            return False
+        "What the file says, read again when it has been touched; one that cannot be read says yes."
         try:
-            return read_snapshot(self.path)["active"] is not False
-        except (StateError, KeyError, TypeError):
-            return True
+            s = self.path.stat()
+        except OSError as e:
+            return not isinstance(e, FileNotFoundError)
+        touched = (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        if self._read is None or self._read[0] != touched:
+            try:
+                self._read = touched, read_snapshot(self.path)["active"] is not False
+            except (StateError, KeyError, TypeError):
+                return True
+        return self._read[1]
+
+    _read: tuple[tuple[int, ...], bool] | None = None  # How the file looked when it was read, and what it said
 
     @property
     def needs_resume(self) -> bool:
