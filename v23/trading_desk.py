@@ -45,7 +45,7 @@ from .domain import Account, BreakerState, Broker, Clock, Decision, Order, Order
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
-from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
+from .execution.rebalance import DeskView, EquityPoint, Rebalance, Rebased, check_weights, dry_rows, net_of_flows, peaks_of, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
@@ -157,14 +157,12 @@ def repeated_orders(ledger: Ledger, session: date) -> int:
 
 def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float], began: float, flow: float) -> tuple[float, float | None]:
     "The peak drawdowns are counted from, and the one before it was rebased; all net of flows, None when that is over."
-    rebased = ledger.last(PEAK_REBASED)
-    if rebased is None:
-        return max([*levels, began]), None
-    day = date.fromisoformat(rebased.body["session"])
-    shift = flow - rebased.body["flow"] + math.fsum(p.flow for p in points if p.session >= day)
-    since = [level for p, level in zip(points, levels, strict=True) if p.session >= day]
-    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=rebased.seq))
-    return max([*since, rebased.body["equity"] + shift]), None if over else rebased.body["old_peak"] + shift
+    last = ledger.last(PEAK_REBASED)
+    if last is None:
+        return peaks_of(points, levels, began, flow, None)
+    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=last.seq))
+    told = last.body
+    return peaks_of(points, levels, began, flow, Rebased(date.fromisoformat(told["session"]), told["equity"], told["old_peak"], told["flow"], over))
 
 
 def last_marks(ledger: Ledger, session: date) -> tuple[dict[str, tuple[Decimal, float]], dict[str, Decimal]]:
@@ -391,7 +389,7 @@ class Gate(StandingView):
             breaker_state=self.breakers.state,
             entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=symbol in here.quarantined or symbol in self.frozen,
             killed=self.kill.is_active, daily_loss=self.daily_loss,
-            entries_today=len(here.entries) - (intent.intent_id in here.entries),
+            entries_today=len((here.entries | {o.intent_id for o in batch if o.purpose is Purpose.ENTRY}) - {intent.intent_id}),
             consecutive_losses=here.streak, losses_acknowledged=self.breakers.losses_acknowledged(here.streak),
             execution_errors=self.breakers.errors_since_acknowledged("execution", here.errors["execution"]),
             api_errors=self.breakers.errors_since_acknowledged("api", here.errors["api"]),
