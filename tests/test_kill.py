@@ -20,7 +20,7 @@ from v23.control import ControlServer, ask
 from v23.domain import BreakerState, BrokerOrder, OrderState, Position, Purpose, Side
 from v23.errors import Ambiguous, BrokerError, InputError, OwnedError
 from v23.kill_switch import KillSwitch, code_of
-from v23.liquidation import BARE, BareHands, Journal, adopt_bare, bare_id, bare_ids
+from v23.liquidation import BARE, BareHands, Journal, adopt_bare, bare_id, bare_ids, sellable
 from v23.market_calendar import NEW_YORK, session_hours
 
 
@@ -792,3 +792,21 @@ def test_a_kill_file_is_read_again_when_it_was_touched(tmp_path):
         assert kill.is_active is kill.is_active is active
     kill.path.write_text("torn")
     assert kill.is_active and kill.is_active
+
+
+def test_an_entry_that_the_first_cancel_missed_ends_in_the_rounds(world, monkeypatch):
+    at(world)
+    (symbol,) = names(world, 1)
+    world.exchange.plan_order_fault("no_fill")
+    plan(world, [symbol])
+    world.kill_at = world.wire.requests + 3
+    work(world)
+    assert [o.state for o in world.desk.engine.tracker.live()] == [OrderState.WORKING]
+    monkeypatch.setattr(type(world.desk.engine), "cancel_everything", lambda self: 0)
+    assert world.desk.kill.activate("drill")["flat"] is True and not world.exchange.open_orders and world.violations == []
+
+
+def test_shares_only_the_broker_sees_are_sold_once_it_has_said_so_for_longer_than_its_list_lags():
+    excess: dict[str, datetime] = {}
+    seen = [sellable(HELD, Decimal(booked), excess, NOON + timedelta(seconds=s)) for booked, s in ((4, 0), (-3, 5), (4, 10), (4, 11))]
+    assert seen == [4, 0, 4, 10]

@@ -534,12 +534,13 @@ def plan(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: 
     Example:  v23 plan  ·  v23 plan --json | jq '.orders[] | select(.sent | not)'
     """
     from v23.domain import to_plain
+    from v23.risk.denial_codes import help_for
     from v23.trading_desk import open_existing
 
     with open_existing(state, reports) as desk:
         now, rows = desk.clock.now(), desk.dry_plan()
     sent = [r for r in rows if r["sent"]]
-    lines = [f"{r['symbol']:<8} {r['side']:<4} {r['quantity']:>7} {r['order_type']:<18} " + (f"at worst {r['worst_price']:,.2f}, {r['worst_cost_usd']:,.2f} $ off the midpoint" if r["sent"] else f"refused: {r['detail']}") for r in rows]
+    lines = [f"{r['symbol']:<8} {r['side']:<4} {r['quantity']:>7} {r['order_type']:<18} " + (f"at worst {r['worst_price']:,.2f}, {r['worst_cost_usd']:,.2f} $ off the midpoint" if r["sent"] else f"refused: {r['detail']}" + (f" ({helps})" if (helps := help_for(r["refused"])) else "")) for r in rows]
     cost = sum(r["worst_cost_usd"] for r in sent if r["worst_cost_usd"] == r["worst_cost_usd"])
     total = f"{len(sent)} of {len(rows)} orders would leave at {now:%Y-%m-%d %H:%M}, at worst {cost:,.2f} $ away from the midpoints; nothing was sent"
     answer(to_plain({"at": now, "orders": rows, "sent": len(sent), "worst_cost_usd": cost}), as_json, "\n".join([*lines, total]))
