@@ -439,7 +439,7 @@ AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 def to_plain(value: Any) -> Any:
     "A JSON-ready copy of a record, a mapping, a sequence or a scalar; non-finite numbers become None."
-    return value if type(value) in AS_THEY_ARE else _writer(type(value))(value)
+    return value if type(value) in AS_THEY_ARE else _writer(type(value))(value)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)
