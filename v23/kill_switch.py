@@ -51,6 +51,15 @@ def _exists(path: Path) -> bool:
         return True
 
 
+def _touched(path: Path) -> tuple[int, ...] | None:
+    "How a file looks from outside: another value after it was written; None when there is none, nothing when nobody can look."
+    try:
+        s = path.stat()
+    except OSError as e:
+        return None if isinstance(e, FileNotFoundError) else ()
+    return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
 def code_of(day: date) -> str:
     "What a person types to lift a kill on a New York date."
     return f"CONFIRM-{day:%Y%m%d}"
@@ -98,11 +107,9 @@ class KillState:
 
     def _file_says_killed(self) -> bool:
         "What the file says, read again when it has been touched; one that cannot be read says yes."
-        try:
-            s = self.path.stat()
-        except OSError as e:
-            return not isinstance(e, FileNotFoundError)
-        touched = (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        touched = _touched(self.path)
+        if not touched:
+            return touched is not None
         if self._read is None or self._read[0] != touched:
             try:
                 self._read = touched, read_snapshot(self.path)["active"] is not False

@@ -327,6 +327,7 @@ class Standing:
     marks: Mapping[str, float]
     sectors: Mapping[str, str]
     of_symbol: Mapping[str, Sequence[Order]]  # Orders that may be live
+    foreign: Sequence[BrokerOrder]  # Open orders of somebody else
     of_sector: Mapping[str, Sequence[tuple[str, float]]]  # Symbols held or being bought, with their dollars
     entries: frozenset[str]  # Parents that count as trades of the day
     errors: Mapping[str, int]
@@ -355,12 +356,13 @@ class StandingView(PurseView):
         of_sector: dict[str, list[tuple[str, float]]] = {}
         for order in live:
             of_symbol.setdefault(order.symbol, []).append(order)
-        for symbol, value in exposures(shares, live, marks).items():
+        foreign = foreign_orders(self.ledger)
+        for symbol, value in exposures(shares, live, marks, foreign).items():
             of_sector.setdefault(sectors.get(symbol, "UNKNOWN"), []).append((symbol, value))
         now = self.clock.now()
         window = session_hours(session).window(self.settings.risk) if is_session(session) else (now + timedelta(days=1),) * 2
         return Standing(
-            seen, window, shares, marks, sectors, of_symbol, of_sector, sent_entries(self.ledger, session), session_errors(self.ledger, session), losing_streak(self.ledger),
+            seen, window, shares, marks, sectors, of_symbol, foreign, of_sector, sent_entries(self.ledger, session), session_errors(self.ledger, session), losing_streak(self.ledger),
             quarantined(self.ledger), untradable(self.ledger),
         )  # fmt: skip
 
@@ -379,8 +381,8 @@ class Gate(StandingView):
         here, symbol = self.standing(session_of(now)), intent.symbol
         beside = [*here.of_symbol.get(symbol, ()), *(o for o in batch if o.symbol == symbol)]
         beside = [o for o in beside if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
-        mark = quote.midpoint if quote is not None and quote.is_valid else here.marks.get(symbol, math.nan)
-        mine = exposures({symbol: here.shares[symbol]} if symbol in here.shares else {}, beside, {symbol: mark})
+        mark = {symbol: quote.midpoint} if quote is not None and quote.is_valid else here.marks
+        mine = exposures({symbol: here.shares[symbol]} if symbol in here.shares else {}, beside, mark, [b for b in here.foreign if b.symbol == symbol])
         pauses = self.pauses(intent.intent_id)
         return PreTradeContext(
             now=now, window_start=here.window[0], window_end=here.window[1], equity=self.equity, quote=quote,

@@ -197,7 +197,7 @@ class DeskPicture(OrderRows):
         if line := said(kind, body):
             self.log.append({"at": at, "seq": seq, "kind": kind, "text": line})
 
-
+# %% ../../nbs/components/796_live_view.ipynb #b9f8c58a
 def _why(reason: str) -> str:
     "A reason, with what helps when it is one of ours."
     helps = help_for(reason)

@@ -49,7 +49,7 @@ def net_of_flows(points: Sequence[EquityPoint], flow: float = 0.0) -> tuple[floa
         later += point.flow
     return tuple(reversed(shifted))
 
-
+# %% ../../nbs/components/46_rebalance.ipynb #d3840b9a
 @dataclass(frozen=True)
 class Rebased:
     "A person had drawdowns counted from another equity."
@@ -72,7 +72,7 @@ def peaks_of(points: Sequence[EquityPoint], levels: Sequence[float], began: floa
     since = [level for p, level in zip(points, levels, strict=True) if p.session >= rebased.session]
     return max([*since, rebased.equity + shift]), None if rebased.over else rebased.old_peak + shift
 
-
+# %% ../../nbs/components/46_rebalance.ipynb #4e1b540e
 def drawdown_of(points: Sequence[EquityPoint], equity: float, flow: float = 0.0) -> float:
     "Equity now against the highest close so far, net of flows, as a fraction at most 0; NaN when either is not positive."
     peak = max([*net_of_flows(points, flow), equity])

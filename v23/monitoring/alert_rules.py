@@ -330,7 +330,7 @@ def _of_kill(body: Mapping[str, Any]) -> list[Draft]:
     action = body["action"]
     return [("KILL_CHANGED", action, f"{words[action]} by {body.get('who') or 'nobody named'}")] if action in words else []
 
-
+# %% ../../nbs/components/52_alert_rules.ipynb #4dfa54f5
 QUIET_DENIALS = (DenialCode.EXPIRED, DenialCode.CANCELED)  # A late slice, or everything was called off: told elsewhere
 
 
@@ -343,7 +343,7 @@ def _of_denial(body: Mapping[str, Any], session: str, reason: str, detail: str) 
     code = "EXIT_DENIED" if body["purpose"] != Purpose.ENTRY else "POSITION_LIMIT" if full else "ORDER_DENIED"
     return [(code, f"{session} {codes[0].value}", f"{body['side']} {body['quantity']} {body['symbol']}: {detail or reason}; what helps: {help_for(reason)}")]
 
-
+# %% ../../nbs/components/52_alert_rules.ipynb #9dac023b
 def drafts_of(kind: str, body: Mapping[str, Any], latched: frozenset[str] = frozenset()) -> list[Draft]:
     "What one event asks a person to know; `latched` are the breakers that were set before it."
     if kind == "error":
