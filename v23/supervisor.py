@@ -54,7 +54,7 @@ class Stopped(BaseException):
 STEP_S = 5.0  # Longest sleep without a turn for the supervisor
 HINT_S = 0.2  # Longest wait for an order event without one
 
-
+# %% ../nbs/components/945_supervisor.ipynb #e91761f3
 class DeskClock:
     "Real or virtual time that gives the supervisor its turns and ends when told to."
 
@@ -647,7 +647,7 @@ def simulated_host(plan: SupervisorPlan, state: Path) -> ExchangeHost:
     config = ExchangeConfig(plan.bars, plan.seed, opening_instant(first), Decimal(str(plan.cash)))
     return ExchangeHost(state, config, panel=panel, scenario=scenario)
 
-
+# %% ../nbs/components/945_supervisor.ipynb #b5620413
 def own(
     plan: SupervisorPlan,
     on_ready: Callable[[Supervisor], None] = lambda supervisor: None,
