@@ -2476,6 +2476,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'v23.notebook.state_html': ('components/notebook.html#state_html', 'v23/notebook.py'),
                               'v23.notebook.validator_html': ('components/notebook.html#validator_html', 'v23/notebook.py')},
             'v23.operations': { 'v23.operations.Finding': ('components/operations.html#finding', 'v23/operations.py'),
+                                'v23.operations._bars': ('components/operations.html#_bars', 'v23/operations.py'),
                                 'v23.operations._calendar': ('components/operations.html#_calendar', 'v23/operations.py'),
                                 'v23.operations._channels': ('components/operations.html#_channels', 'v23/operations.py'),
                                 'v23.operations._disk': ('components/operations.html#_disk', 'v23/operations.py'),
