@@ -630,10 +630,10 @@ def version(as_json: JsonOption = False) -> None:
     answer(data, as_json, "\n".join(f"{name} {number}" for name, number in data.items()))
 
 # %% ../nbs/components/96_cli.ipynb #bfa806a1
-def main() -> None:
-    "Entry point of the `v23` command."
+def main(arguments: list[str] | None = None) -> None:
+    "Entry point of the `v23` command; without arguments, those of the process."
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except V23Error as e:
         say(f"v23: {e}")
         raise SystemExit(e.exit_code) from None

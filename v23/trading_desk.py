@@ -10,7 +10,8 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULAT
            'exposures', 'reference_prices', 'GateView', 'PurseView', 'Standing', 'StandingView', 'Gate', 'is_lost',
            'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk', 'TellingDesk',
            'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
-           'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'listen', 'open_existing', 'read_orders']
+           'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'show', 'listen', 'open_existing',
+           'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -466,6 +467,7 @@ class OwnedState:
 
         self.wiring, self.broker, self.clock, self.settings = wiring, wiring.broker, wiring.clock, wiring.settings
         self._closers: list[Callable[[], None]] = []
+        self.stream: OrderStream | None = None  # What wakes the polls, when something does
         self._lock = StateLock(wiring.state_dir)
         try:
             self.ledger = open_ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
@@ -987,7 +989,7 @@ def open_desk(
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
     if settings.mode != "simulated":
-        return open_real_desk(settings, state, reports, bars, clock)
+        return open_real_desk(settings, state, reports, bars, clock, stream)
     if stream and host is not None and host.server.speed == 0:
         raise InputError("an order stream needs an exchange in real time; this one moves only when told")
     strategy, closers = strategy_of(settings), list[Callable[[], None]]()
@@ -1008,9 +1010,7 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
-    facts = {"mode": settings.mode, "source": panel.source, "synthetic": panel.synthetic, "strategy": wiring.strategy.name, "holding_sessions": wiring.strategy.holding_sessions}
-    desk.view = LiveView(desk.ledger, state_dir, settings, facts, panel.sectors)
-    desk._closers.append(desk.view.close)
+    show(desk)
     if stream:
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk
@@ -1022,6 +1022,7 @@ def open_real_desk(
     reports: Path | str = "",
     bars: str = "",  # Empty takes V23_BARS
     clock: Clock | None = None,
+    stream: bool = False,  # Listen to order events also on a clock of one's own
 ) -> TradingDesk:
     """A desk on an account at Alpaca: real time, the account's keys, bars that keep up with the calendar.
 
@@ -1045,15 +1046,24 @@ def open_real_desk(
     broker = _broker(settings, url, data_url, clock, keys)
     wiring = Wiring(broker, clock, feed, panel.sectors, settings, strategy_of(settings), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, sectors_as_of=panel.sectors_as_of)
     desk = TradingDesk(wiring)
-    if isinstance(clock, SystemClock):
+    show(desk)
+    if stream or isinstance(clock, SystemClock):
         listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))
     return desk
 
 # %% ../nbs/components/85_trading_desk.ipynb #cb03850e
+def show(desk: TradingDesk) -> None:
+    "Let people see what the desk sees, in files a page and the command line read; it ends with the desk."
+    w = desk.wiring
+    facts = {"mode": w.mode, "source": w.source, "synthetic": w.synthetic, "strategy": w.strategy.name, "holding_sessions": w.strategy.holding_sessions}
+    desk.view = LiveView(desk.ledger, w.state_dir, w.settings, facts, w.sectors)
+    desk._closers.append(desk.view.close)
+
+
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
-    desk.engine.pause, desk.engine.polled = stream.wait, watch.polled
+    desk.stream, desk.engine.pause, desk.engine.polled = stream, stream.wait, watch.polled
     desk.on_close(stream.close)
     stream.start()
 
