@@ -19,6 +19,7 @@ from v23.adapters.state_folder import desk_ledger
 from v23.control import ControlServer, ask
 from v23.domain import BreakerState, BrokerOrder, OrderState, Position, Purpose, Side
 from v23.errors import Ambiguous, BrokerError, InputError, OwnedError
+from v23.incident import incident_facts, incident_line
 from v23.kill_switch import KillSwitch, code_of
 from v23.liquidation import BARE, BareHands, Journal, adopt_bare, bare_id, bare_ids, sellable
 from v23.market_calendar import NEW_YORK, session_hours
@@ -810,3 +811,18 @@ def test_shares_only_the_broker_sees_are_sold_once_it_has_said_so_for_longer_tha
     excess: dict[str, datetime] = {}
     seen = [sellable(HELD, Decimal(booked), excess, NOON + timedelta(seconds=s)) for booked, s in ((4, 0), (-3, 5), (4, 10), (4, 11))]
     assert seen == [4, 0, 4, 10]
+
+
+def test_the_incident_tells_orders_quotes_equity_and_every_event_from_the_ledger_alone(world):
+    at(world)
+    chosen = names(world, 3)
+    plan(world, chosen)
+    work(world)
+    world.ledger.record("session_opened", {"session": world.session, "equity": Decimal(100_000), "account_id": "a", "intraday_adjustments": 0})
+    world.desk.kill.activate("drill", "Ada")
+    facts = incident_facts(world.ledger)
+    arrivals = {p["symbol"]: p["arrival"] for p in world.ledger.parents() if p["arrival"]}
+    assert {r["symbol"]: (r["bid"], r["ask"], r["quoted_at"]) for r in facts["sales"]} == {s: (arrivals[s]["bid"], arrivals[s]["ask"], arrivals[s]["at"]) for s in chosen}
+    assert facts["equity"] and facts["equity"][-1]["when"] == "opened" and len(facts["timeline"]) > 10
+    assert incident_line(facts).startswith(f"{facts['kill_id']} by Ada: drill; flat after ") and "3 sales sent" in incident_line(facts)
+    assert "not flat: AAA" in incident_line(facts | {"flat_at": None, "left": {"AAA": {}}})
