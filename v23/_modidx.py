@@ -2983,6 +2983,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'v23.settings.SizingSettings': ('components/settings.html#sizingsettings', 'v23/settings.py'),
                               'v23.settings.StrategySettings': ('components/settings.html#strategysettings', 'v23/settings.py'),
                               'v23.settings.ValidationSettings': ('components/settings.html#validationsettings', 'v23/settings.py'),
+                              'v23.settings._check_broker': ('components/settings.html#_check_broker', 'v23/settings.py'),
                               'v23.settings._check_names': ('components/settings.html#_check_names', 'v23/settings.py'),
                               'v23.settings._check_together': ('components/settings.html#_check_together', 'v23/settings.py'),
                               'v23.settings._known_names': ('components/settings.html#_known_names', 'v23/settings.py'),
