@@ -189,7 +189,7 @@ class RecordSource:
         self.ledger, self.clock, self.settings = ledger, clock or real_clock(), settings or load_settings()
         self.strategy: Strategy = strategy or strategy_of(self.settings)
         self.panel, self.state_dir, self.mode, self.seed, self.bars = panel, Path(state_dir), mode, seed, bars
-        self.folder, self.missing = self.state_dir / "paper_validation", ""
+        self.folder, self.missing, self.unmeasured = self.state_dir / "paper_validation", "", ""
         self.baseline: Baseline | None = baseline_of(self.strategy)
 
     def _find_bars(self) -> None:
@@ -308,10 +308,15 @@ class ComparedRecord(RecordReader):
     "A record beside what was known before it began."
 
     def measured(self) -> Holdings | None:
-        "The strategy over all bars at hand; None when there are none, or too few."
+        "The strategy over all bars at hand after its warm-up; None, with the reason in `unmeasured`, when it cannot be run over them."
+        self.unmeasured = "" if self.panel is not None else "there are no bars to run it on"
+        if self.panel is None:
+            return None
         try:
-            return backtest_strategy(self.panel, self.strategy) if self.panel is not None else None
-        except InputError:
+            first = min(self.strategy.warmup_sessions, len(self.panel.sessions) - 1)
+            return backtest_strategy(self.panel, self.strategy, start=self.panel.sessions[first])
+        except (InputError, LookupError, ValueError, ArithmeticError, TypeError) as e:  # The rule is somebody's own
+            self.unmeasured = f"{self.strategy.name} cannot be run over {self.panel.source}: {e}"
             return None
 
     def gate(self) -> ValidationSettings:
@@ -367,7 +372,7 @@ class ValidationReport(ComparedRecord):
             "recommendation": (strict(matrix, evidence.verdict) if strict_evidence else matrix).recommendation, "valid": not record.problems,
             "checks": checks, "evidence": evidence, "panels": panels_of(record, checks, gate), "problems": record.problems, "missing": self._missing(record, checks),
             "provenance": record.provenance, "key_figures": kpi, "selection": selection, "drills": record.drills, "trades": len(record.trades), "strategy": self.strategy.name, "baseline": self.baseline,
-            "dossier": dossier, "cone": self.cone(record, measured), "gate": gate, "per_trade": self.per_trade(record, measured), "kelly": self.kelly_bases(record, measured), "looks": {"said": describe_looks(record.looks, len(record.days)), "all": record.looks}, "epochs": record.epochs,
+            "dossier": dossier | {"unmeasured": self.unmeasured}, "cone": self.cone(record, measured), "gate": gate, "per_trade": self.per_trade(record, measured), "kelly": self.kelly_bases(record, measured), "looks": {"said": describe_looks(record.looks, len(record.days)), "all": record.looks}, "epochs": record.epochs,
             **self._numbers(record),
         })  # fmt: skip
 

@@ -55,8 +55,8 @@ def fingerprint(data: Any) -> str:
 
 def terms_of(settings: Settings, build: str) -> dict[str, str]:
     "Fingerprints of the gate with its baseline, of the rules, and the code that runs them."
-    baseline = baseline_of(strategy_of(settings))
-    gate = {"checks": settings.validation, "baseline": replace(baseline, provenance=()) if baseline else None, "looks": LOOK_DAYS}
+    strategy = strategy_of(settings)
+    gate = {"checks": settings.validation, "baseline": PUBLISHED_BASELINE if isinstance(strategy, V21) else baseline_of(strategy), "looks": LOOK_DAYS}
     rules = {"strategy": (strategy_fingerprint(settings), settings.strategy), "sizing": replace(settings.sizing, size_multiplier=1.0), "risk": settings.risk, "execution": settings.execution}
     return {"gate": fingerprint(gate), "rules": fingerprint(rules), "build": build}
 
