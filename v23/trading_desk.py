@@ -41,12 +41,12 @@ from .backtest import backtest
 from .bars_source import BarsFeed
 from .circuit_breakers import PEAK_REBASED, SPLIT_VERDICT, CircuitBreakerManager, KillSwitch
 from .desk_status import KILL_SNAPSHOT, SNAPSHOTS
-from .domain import Account, BreakerState, Broker, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy, to_plain
+from .domain import Account, BreakerState, Broker, BrokerOrder, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy, to_plain
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
+from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, foreign_orders, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
@@ -214,12 +214,13 @@ def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEst
     return kelly_for_basis(basis)
 
 # %% ../nbs/components/85_trading_desk.ipynb #71517e86
-def exposures(shares: Mapping[str, Decimal], live: Sequence[Order], marks: Mapping[str, float]) -> dict[str, float]:
-    "Dollars per symbol, held and being bought; NaN for a symbol without a mark."
+def exposures(shares: Mapping[str, Decimal], live: Sequence[Order], marks: Mapping[str, float], foreign: Sequence[BrokerOrder] = ()) -> dict[str, float]:
+    "Dollars per symbol, held and being bought, by us or past us; NaN for what has no mark, or no known number of shares."
     values = {s: float(q) * marks.get(s, math.nan) for s, q in shares.items()}
-    for o in live:
-        if o.side is Side.BUY:
-            values[o.symbol] = values.get(o.symbol, 0.0) + float(o.reserved) * marks.get(o.symbol, math.nan)
+    buying = [(o.symbol, o.reserved, marks.get(o.symbol, math.nan)) for o in live if o.side is Side.BUY]
+    buying += [(b.symbol, b.quantity - b.filled_quantity if b.quantity else Decimal("nan"), marks.get(b.symbol, float(b.limit_price or math.nan))) for b in foreign if b.side is Side.BUY]
+    for symbol, quantity, price in buying:
+        values[symbol] = values.get(symbol, 0.0) + float(quantity) * price
     return values
 
 # %% ../nbs/components/85_trading_desk.ipynb #a95814c2
@@ -323,7 +324,7 @@ class Gate(PurseView):
         marks = reference_prices(self.ledger) | dict(self.marks or {})
         if quote is not None and quote.is_valid:
             marks[intent.symbol] = quote.midpoint
-        values = exposures(shares, live, marks)
+        values = exposures(shares, live, marks, foreign_orders(self.ledger))
         sectors = self.known_sectors()
         sector = sectors.get(intent.symbol, "UNKNOWN")
         selling = sum((o.reserved for o in live if o.symbol == intent.symbol and o.side is Side.SELL), Decimal(0))
