@@ -60,7 +60,7 @@ def promote(
     p = run(state, real_clock(), load_settings(), size, who, confirm, acknowledge, account, into)
     answer(p, as_json, f"promoted by {p.who}: {p.size:.0%} of full size until {p.expires:%Y-%m-%d}, code {p.code}, rules {p.rules}, report {p.report_sha256[:16]}")
 
-
+# %% ../nbs/components/955_cli_validation.ipynb #e91cdd2a
 @app.command("step-up")
 def step_up(
     who: Annotated[str, typer.Option("--who", help="Who signs; kept in the ledger.")],
@@ -89,7 +89,7 @@ def step_up(
     p = run(state, clock, settings, who, confirm)
     answer(p, as_json, f"stepped up by {p.who}: {p.size:.0%} of full size until {p.expires:%Y-%m-%d}")
 
-
+# %% ../nbs/components/955_cli_validation.ipynb #f017bc2f
 @app.command()
 def demote(
     who: Annotated[str, typer.Option("--who", help="Who takes it back.")],

@@ -204,7 +204,7 @@ def _running(report: Mapping[str, Any], draw_at: Callable[[list[float]], tuple[f
 
     return _svg(draw, 2.4)
 
-
+# %% ../nbs/components/90_reports.ipynb #f3446e6c
 def sharpe_hurdle(report: Mapping[str, Any]) -> float | None:
     "The Sharpe ratio the gate asks for; None without a baseline."
     asked = report["gate"]["baseline_sharpe"]
@@ -342,7 +342,7 @@ def known_of(report: Mapping[str, Any]) -> str:
     "What has to be said of a strategy wherever its results are shown; empty when nothing is known."
     return "Outside its published window V21 shows no useful edge on real bars." if report["strategy"] == "V21" else ""
 
-
+# %% ../nbs/components/90_reports.ipynb #5e470740
 def largest_names(report: Mapping[str, Any], count: int = 10) -> tuple[list[str], list[tuple[str, Mapping[str, float], float]]]:
     "The parts that occur, and the names with the largest differences in dollars, largest first."
     rows = [(name, parts, math.fsum(parts.values())) for name, parts in report["difference"]["names"].items()]
