@@ -132,6 +132,7 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
     picks = np.zeros((shape[1], shape[0], max(s.positions for s in settings)), dtype=np.int32).swapaxes(0, 1)  # As the books read them
     held, strict, eligible = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
     codes, answers = np.empty(len(found.columns), dtype=np.uint8), np.zeros(len(found.columns), dtype=np.uint64)
+    n_strict, n_loose, judged = np.empty(shape[1], dtype=np.int64), np.empty(shape[1], dtype=np.int64), None
     bits: dict[Question, int] = {}
     for n, s in enumerate(settings):
         rules = _questions(s, found.legacy)
@@ -142,8 +143,11 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
             what, below, limit = question
             bits[question] = len(bits)
             k.ask(found.stats[what], limit, below, np.uint64(bits[question]), answers)
-        tight, loose = (np.uint64(sum(1 << bits[q] for q in rule)) for rule in rules)
-        k.choose(found.offsets, found.columns, answers, tight, loose, s.positions, s.minimum_candidates, codes, picks[n], held[n], strict[n], eligible[n])
+        if judged != rules:  # Neighbours often differ in how many they hold only
+            tight, loose = (np.uint64(sum(1 << bits[q] for q in rule)) for rule in rules)
+            k.judge(found.offsets, answers, tight, loose, codes, n_strict, n_loose)
+        judged = rules
+        k.choose(found.offsets, found.columns, codes, n_strict, n_loose, s.positions, s.minimum_candidates, picks[n], held[n], strict[n], eligible[n])
     return Chosen(picks, held, strict, eligible)
 
 # %% ../nbs/components/604_fast_backtest.ipynb #8a83dc27

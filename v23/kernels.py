@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['compiled', 'TILE', 'TINY', 'STATS', 'RETURNS', 'SQUARES', 'SIZES', 'LATE', 'LATE_SIZES', 'SHARES', 'DOLLARS', 'TOP',
-           'scan_tile', 'sort_candidates', 'ask', 'choose', 'choose_alone', 'simulate', 'figures_of']
+           'scan_tile', 'sort_candidates', 'ask', 'judge', 'choose', 'choose_alone', 'simulate', 'figures_of']
 
 # %% ../nbs/components/603_kernels.ipynb #74b71f4e
 import numpy as np
@@ -268,17 +268,24 @@ def ask(values, limit, below, bit, answers):
 
 
 @compiled
-def choose(offsets, columns, answers, tight, loose, most, fewest, codes, picks, held, strict, eligible):
-    "The columns (rows, positions) a configuration holds after each decision, how many, by which rule, out of how many."
+def judge(offsets, answers, tight, loose, codes, n_strict, n_loose):
+    "Of each name 1 for the strict rule plus 2 for the relaxed one, and how many pass either at each decision."
     for i in range(len(codes)):
         codes[i] = np.uint8((answers[i] & tight) == tight) | (np.uint8((answers[i] & loose) == loose) << np.uint8(1))
     for k in range(len(offsets) - 1):
-        n_strict = n_loose = 0
+        one = two = 0
         for i in range(offsets[k], offsets[k + 1]):
-            n_strict += codes[i] & 1
-            n_loose += codes[i] >> 1
-        strict[k] = n_strict >= most
-        eligible[k] = n_strict if strict[k] else n_loose
+            one += codes[i] & 1
+            two += codes[i] >> 1
+        n_strict[k], n_loose[k] = one, two
+
+
+@compiled
+def choose(offsets, columns, codes, n_strict, n_loose, most, fewest, picks, held, strict, eligible):
+    "The columns (rows, positions) a configuration holds after each decision, how many, by which rule, out of how many."
+    for k in range(len(offsets) - 1):
+        strict[k] = n_strict[k] >= most
+        eligible[k] = n_strict[k] if strict[k] else n_loose[k]
         held[k] = min(most, eligible[k]) if eligible[k] >= fewest else 0
         bit, n, i = 1 if strict[k] else 2, 0, offsets[k]
         while n < held[k]:

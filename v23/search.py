@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,13 @@ from .v21_signals import V21
 Configuration = Mapping[str, Any]
 
 
+@lru_cache
+def _least(name: str) -> float:
+    "The lowest value a parameter of V21 may have."
+    knob = next((k for k in KNOBS if k.section == "strategy" and k.field == name), None)
+    return max(knob.low if knob and knob.low is not None else -math.inf, 1 if name in ("positions", "minimum_candidates") else -math.inf)
+
+
 def parameters_of(
     factory: Callable[..., Any],  # V21, or anything that makes a strategy from keyword arguments
     given: Configuration,
@@ -38,7 +46,7 @@ def parameters_of(
     "All parameters of a configuration; raises InputError naming the one that is unknown or out of range."
     if factory is not V21:
         return all_parameters(factory, given)
-    full = all_parameters(StrategySettings, given)
+    full = all_parameters(StrategySettings, given, "V21")
     for f in fields(StrategySettings):
         if f.name not in given:
             continue
@@ -47,8 +55,7 @@ def parameters_of(
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or (whole and value != int(value)):
             raise InputError(f"{f.name} is {value!r}; a {'whole ' if whole else ''}number is expected")
         full[f.name] = int(value) if whole else float(value)
-        knob = next((k for k in KNOBS if k.section == "strategy" and k.field == f.name), None)
-        low = max(knob.low if knob and knob.low is not None else -math.inf, 1 if f.name in ("positions", "minimum_candidates") else -math.inf)
+        low = _least(f.name)
         if full[f.name] < low:
             raise InputError(f"{f.name} is {value}; at least {low:g} is expected")
     if not full["phase"] < full["holding_sessions"]:
@@ -208,6 +215,7 @@ class _Jobs:
         self.shared = factory is V21 and not how.tranches and (how.terms is None or how.terms.capacity is None)
         self._loose: dict[Any, list[StrategySettings]] = {}
         self._found: dict[Any, Any] = {}
+        self._told: dict[tuple[int, Terms], dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_found": {}}
@@ -226,7 +234,9 @@ class _Jobs:
     def arguments(self, phase: int, terms: Terms) -> dict[str, Any]:
         "What is recorded of how a configuration is run."
         h = self.how
-        return {"fill": h.fill, "accounting": h.accounting, "universe": h.universe, "phase": phase, "tranches": h.tranches, "terms": to_plain(terms)}
+        if (phase, terms) not in self._told:
+            self._told[phase, terms] = {"fill": h.fill, "accounting": h.accounting, "universe": h.universe, "phase": phase, "tranches": h.tranches, "terms": to_plain(terms)}
+        return self._told[phase, terms]
 
     def trial(self, job: Job, figures: Mapping[str, Any], net: np.ndarray) -> Trial:
         "The record of a job that was run."
