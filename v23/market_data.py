@@ -86,7 +86,7 @@ class Bars:
 
     def row(self, session: date) -> int:
         "The row of a session; raises InputError when the bars do not have it."
-        n = bisect_left(self.sessions, session)
+        n = bisect_left(self.sessions, session) if type(session) is date else len(self.sessions)
         if n == len(self.sessions) or self.sessions[n] != session:
             raise InputError(f"{session} is not among the bars of {self.source}, which run from {self.sessions[0]} to {self.sessions[-1]}")
         return n
@@ -108,9 +108,8 @@ class Panel(Bars):
     sectors_as_of: date | None = None  # When the sectors were collected; None: together with the bars
 
     def _slice(self, rows: slice) -> "Panel":
-        sessions, part = self.sessions[rows], object.__new__(type(self))
-        part.__dict__.update({f.name: getattr(self, f.name) for f in fields(self)})  # It was checked as a whole
-        part.__dict__.update({f: getattr(self, f)[rows] for f in FIELDS})
+        sessions, part = self.sessions[rows], object.__new__(type(self))  # It was checked as a whole
+        part.__dict__.update({f.name: getattr(self, f.name) for f in fields(self)} | {f: getattr(self, f)[rows] for f in FIELDS})
         part.__dict__.update(sessions=sessions, market=self.market.loc[: pd.Timestamp(sessions[-1])], _columns=self._columns)
         return part
 
