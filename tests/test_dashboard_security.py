@@ -115,7 +115,7 @@ def test_F95_an_action_needs_a_post_with_our_token_from_our_origin(browser, desk
         browser.post(path, data=form, headers={"origin": "https://evil.example"}), browser.post(path, data=form, headers={"origin": "http://127.0.0.1.evil.example"}),
         browser.post(path, data=form, headers={"origin": "http://127.0.0.1:9999"}), browser.post(path, data=form, headers={"origin": "https://127.0.0.1"}),
         browser.post(path, data=form | {"csrf": ""}, headers={"origin": HERE}), browser.post(path, data={k: v for k, v in form.items() if k != "csrf"}, headers={"origin": HERE}),
-        browser.post(path, data=form | {"csrf": token[:-1] + "A"}, headers={"origin": HERE}), browser.post(path + f"?csrf={token}", data={}, headers={"origin": HERE}),
+        browser.post(path, data=form | {"csrf": token[:-1] + ("B" if token[-1] == "A" else "A")}, headers={"origin": HERE}), browser.post(path + f"?csrf={token}", data={}, headers={"origin": HERE}),
         browser.post(path, json=form, headers={"origin": HERE}),
     ]  # fmt: skip
     assert [a.status_code for a in tries] == [403] * len(tries)
@@ -365,10 +365,36 @@ def test_F96_a_report_is_served_without_rights_and_a_huge_one_not_at_all(browser
     framed = browser.get(f"/reports/{ids['ok.html']}").text
     assert re.search(r'<iframe[^>]* sandbox(="")?[ >]', framed)
     content = browser.get(f"/reports/{ids['ok.html']}/content")
+    assert not any(word in content.text for word in ("<script", "onload", "evil.example", "alert"))
     policy = content.headers["content-security-policy"]
     assert policy.startswith("sandbox; default-src 'none'") and "script" not in policy and "allow-" not in policy and content.headers["x-content-type-options"] == "nosniff"
     began = time.monotonic()
     assert browser.get(f"/reports/{ids['huge.html']}/content").status_code == 404 and time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("text", [
+    "<script>alert(1)</script>", "<scr<script>ipt>alert(1)</script>", "<img src=x onerror=alert(1)>", "<a href='javascript:alert(1)'>x</a>", "<a href='jav&#x09;ascript:alert(1)'>x</a>", "<svg><script href='data:,alert(1)'/></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s></svg>", "<svg><set attributeName=href to=javascript:alert(1)></svg>", "<svg><foreignObject><iframe srcdoc='<script>alert(1)</script>'></foreignObject></svg>",
+    "<iframe src='javascript:alert(1)'></iframe>", "<object data='data:text/html,<script>alert(1)</script>'></object>", "<embed src='javascript:alert(1)'>", "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
+    "<math><annotation-xml encoding='text/html'><img src=x onerror=alert(1)></annotation-xml></math>", "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>", "<form action='javascript:alert(1)'><button>x</button></form>",
+    "<input onfocus=alert(1) autofocus>", "<details open ontoggle=alert(1)>x</details>", "<base href='javascript:alert(1)//'>", "<link rel=import href='data:text/html,alert(1)'>", "<body onload=alert(1)>", "<template><script>alert(1)</script></template>",
+])  # fmt: skip
+def test_F96_what_a_report_hides_is_taken_out_before_it_is_served(browser, desk, place, text):
+    from html.parser import HTMLParser
+
+    (place[1] / "r.html").write_text(f"<!doctype html><html><body><h1>Kept</h1><table><tr><td>1</td></tr></table>{text}<p>after</p></body></html>")
+    sign_in(browser, desk)
+    served = browser.get(f"/reports/{desk.files.all()[0].id}/content").text
+    assert "<h1>Kept</h1>" in served and "<td>1</td>" in served and (served.count("after") == 1 or "noscript" in text or "<iframe" in text or "<template" in text or "<object" in text)
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "iframe", "object", "embed", "base", "link", "form", "input", "button", "animate", "set", "math", "foreignobject", "template"), tag
+            for name, value in attrs:
+                assert not name.startswith("on") and name not in ("srcdoc", "formaction", "http-equiv"), name
+                assert name not in ("href", "src", "xlink:href") or (value or "").startswith(("#", "data:image/")), value
+
+    Tags().feed(served)
 
 
 def test_a_kill_file_that_cannot_be_read_counts_as_killed(place):

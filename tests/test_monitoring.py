@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alert_sinks import mail_server, wait_for, web_server
@@ -21,8 +23,9 @@ from v23.adapters.bars import load_bars
 from v23.adapters.ledger import Ledger, StateLock
 from v23.adapters.snapshots import read_snapshot
 from v23.adapters.telemetry import Telemetry, ping_dead_man, prometheus_text
-from v23.domain import to_plain
+from v23.domain import Activity, ActivityKind, to_plain
 from v23.errors import BrokerError, InputError, PortInUseError
+from v23.execution_engine import BookKeeper
 from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
 from v23.monitoring.health_rules import PARTS
 from v23.monitoring.summaries import DEFINITIONS
@@ -33,7 +36,7 @@ from v23.trading_desk import open_desk
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(1200)  # sixty sessions take a minute alone, and several on a busy machine
 SESSIONS = 60
-FLOWS = {20: ("CSD", Decimal(5_000)), 41: ("CSW", Decimal(2_000))}
+FLOWS = {12: ("FEE", Decimal("1.37")), 20: ("CSD", Decimal(5_000)), 30: ("INT", Decimal("0.42")), 41: ("CSW", Decimal(2_000)), 50: ("FEE", Decimal("0.05"))}
 
 
 AT = datetime(2026, 1, 23, 15, 0, tzinfo=UTC)
@@ -45,7 +48,7 @@ def settings(**texts):
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    "Sixty sessions on the simulated exchange, with a deposit and a withdrawal on the way: (state, stored metrics per session)."
+    "Sixty sessions on the simulated exchange, with a deposit, a withdrawal, fees and interest on the way; the state folder."
     folder = tmp_path_factory.mktemp("sixty")
     panel = load_bars(None, seed=7)
     sessions = panel.sessions[-SESSIONS:]
@@ -110,6 +113,7 @@ def test_the_money_metrics_equal_a_slow_computation_of_their_own(ledger):
 def test_profit_adds_up_to_the_cent_every_day(ledger):
     books = recorded_books(ledger)
     assert [b.flows for b in books if b.flows] == [Decimal(5_000), Decimal(-2_000)]
+    assert {n: b.fees + b.income for n, b in enumerate(books) if b.fees or b.income} == {12: Decimal("-1.37"), 30: Decimal("0.42"), 50: Decimal("-0.05")}
     assert len(books) == SESSIONS and any(b.realised for b in books) and any(b.unrealised for b in books)
     for b in books:
         assert abs(b.unexplained) < Decimal("0.01"), b
@@ -129,6 +133,24 @@ def test_a_day_that_does_not_add_up_is_seen(ledger):
             return make()
 
     assert any(abs(b.unexplained) >= Decimal("0.01") for b in recorded_books(Without()))
+
+
+def test_a_fee_that_is_not_booked_is_seen(ledger):
+    books = [b for b in recorded_books(ledger) if b.fees]
+    assert books and all(abs(replace(b, fees=Decimal(0)).unexplained) >= Decimal("0.01") for b in books)
+
+
+@pytest.mark.parametrize("kind", [k for k in ActivityKind if k is not ActivityKind.SPLIT])
+def test_every_kind_of_cash_is_booked_once_and_the_day_adds_up(kind):
+    clock = StillClock(AT)
+    ledger, paid = Ledger(":memory:", clock), Activity("a1", kind, date(2026, 1, 23), Decimal("-3.21"))
+    ledger.record("session_opened", {"session": "2026-01-23", "equity": "1000"})
+    books = BookKeeper.__new__(BookKeeper)
+    books.ledger, books.clock, books.broker = ledger, clock, SimpleNamespace(activities=lambda after: [paid])
+    assert [books.book_activities(AT) for _ in range(2)] == [1, 0]
+    ledger.record("session_closed", {"session": "2026-01-23", "equity": "996.79", "positions": {}, "flow": -3.21 if kind.is_flow else 0.0})
+    (day,) = recorded_books(ledger)
+    assert day.unexplained == 0 and [day.flows, day.fees, day.income].count(Decimal("-3.21")) == 1 and (day.fees != 0) == kind.is_cost
 
 
 def test_summaries_cover_five_periods_and_agree_with_the_closes(ledger):

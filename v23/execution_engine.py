@@ -23,7 +23,7 @@ from typing import Any
 from .adapters.ledger import Ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_snapshot
 from v23.domain import (
-    Activity, Adjustment, Broker, BrokerOrder, ChildOrder, Clock, Decision, Fill, Order, OrderIntent, OrderPlan, OrderState, OrderType, Position, Purpose,
+    Activity, ActivityKind, Adjustment, Broker, BrokerOrder, ChildOrder, Clock, Decision, Fill, Order, OrderIntent, OrderPlan, OrderState, OrderType, Position, Purpose,
     Quote, Side, from_plain, to_plain,
 )  # fmt: skip
 from .errors import AuthLost, BrokerError, DuplicateOrder, InputError, KeysRefused, RateLimited, Rejected
@@ -306,12 +306,18 @@ class BookKeeper(OrderPoller):
         return (clean[-1] if clean else min(sent, default=self.clock.now())) - LOOK_BACK
 
     def book_activities(self, after: datetime) -> int:
-        "Book flows and splits the ledger has not seen; returns how many."
-        known = {e.body["activity_id"] for e in self.ledger.events("flow")} | {a.adjustment_id for a in self.ledger.adjustments()}
+        "Book flows, fees, income and splits the ledger has not seen; returns how many."
+        known = {e.body["activity_id"] for e in self.ledger.events("flow", "cash")} | {a.adjustment_id for a in self.ledger.adjustments()}
         fresh = [a for a in self.broker.activities(after) if a.activity_id not in known]
         if fresh:
-            self.ledger.record_all([("flow", a) if a.kind.is_flow else ("adjustment", self._split(a)) for a in fresh])
+            self.ledger.record_all([self._entry(a) for a in fresh])
         return len(fresh)
+
+    def _entry(self, activity: Activity) -> tuple[str, Any]:
+        "How it is written down: a flow is no profit, other cash is, a split changes shares."
+        if activity.kind is ActivityKind.SPLIT:
+            return "adjustment", self._split(activity)
+        return "flow" if activity.kind.is_flow else "cash", activity
 
     def _split(self, activity: Activity) -> Adjustment:
         "The adjustment a split stands for."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLUSH_S', 'SEEN_IN', 'Heartbeats', 'recorded_beats', 'recorded_quality', 'errors_by_session', 'recorded_closes',
-           'metrics_of', 'recorded_summaries', 'recorded_books', 'recorded_kpis', 'DeskMetrics', 'free_bytes',
-           'DeskHealth', 'DeskReports', 'DeskMail', 'KeptDashboard', 'MonitoringDashboard', 'self_check']
+           'metrics_of', 'recorded_summaries', 'closes_with_cash', 'recorded_books', 'recorded_kpis', 'DeskMetrics',
+           'free_bytes', 'DeskHealth', 'DeskReports', 'DeskMail', 'KeptDashboard', 'MonitoringDashboard', 'self_check']
 
 # %% ../nbs/components/83_monitoring_dashboard.ipynb #7f1d1b6b
 import shutil
@@ -25,7 +25,7 @@ from .adapters.state_folder import desk_ledger, real_clock
 from .adapters.telemetry import Telemetry, ping_dead_man, prometheus_text, write_textfile
 from .control import NoOwner, ask
 from .daily_summary import draw_equity, headline, summary_html, summary_text
-from .domain import Broker, Clock, OrderState
+from .domain import ActivityKind, Broker, Clock, OrderState
 from .errors import BrokerError, InputError, StateError
 from .market_calendar import is_session, session_hours, session_of
 from .monitoring.alert_rules import Priority, channels_for
@@ -130,11 +130,26 @@ def recorded_summaries(ledger: Ledger) -> list[dict[str, Any]]:
     return summaries(closes, start, recorded_quality(ledger), trades, errors_by_session(ledger))
 
 
+def closes_with_cash(ledger: Ledger) -> list[dict[str, Any]]:
+    "Bodies of the closes, each with the fees and the income booked since the one before."
+    opened = next(iter(ledger.events("session_opened")), None)
+    found, fees, income = [], Decimal(0), Decimal(0)
+    for e in ledger.events("session_closed", "cash", after=opened.seq if opened else 0):
+        if e.kind == "session_closed":
+            found.append({**e.body, "fees": fees, "income": income})
+            fees = income = Decimal(0)
+        elif ActivityKind(e.body["kind"]).is_cost:
+            fees += Decimal(e.body["amount"])
+        else:
+            income += Decimal(e.body["amount"])
+    return found
+
+
 def recorded_books(ledger: Ledger) -> tuple[DayBooks, ...]:
     "Every close taken apart: realised, unrealised, flows, fees, and what is left."
     opened = next(iter(ledger.events("session_opened")), None)
-    closes, _ = recorded_closes(ledger)
-    return ledger.remembered("books of all", ("session_closed", "fill", "adjustment"), lambda: day_books(closes, Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments())) if opened else ()
+    made = lambda: day_books(closes_with_cash(ledger), Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments()) if opened else ()  # noqa: E731
+    return ledger.remembered("books of all", ("session_closed", "cash", "fill", "adjustment"), made)
 
 
 def recorded_kpis(ledger: Ledger, heartbeat_s: float) -> list[dict[str, Any]]:

@@ -242,7 +242,7 @@ class Exchange(JournaledAccount):
             return self._command({"method": method, "path": path, "query": dict(query), "body": body.decode("utf-8", "replace")})
 
     def flow(self, kind: str, amount: Decimal) -> None:
-        "Money comes or goes now: CSD, CSW or JNLC; raises InputError for what cannot be, or is not there."
+        "Money comes or goes now: CSD, CSW or JNLC, a FEE or INT; raises InputError for what cannot be, or is not there."
         with self.lock:
             planned = Flow(self._now, kind, Decimal(amount))
             if planned.net < 0 and self.cash + planned.net < 0:
