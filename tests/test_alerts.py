@@ -489,3 +489,108 @@ def test_F82_a_kill_sells_at_once_while_the_mail_server_hangs(tmp_path):
         ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", StillClock(AT))
         assert ledger.verify() > 0
         ledger.close()
+
+
+@pytest.fixture
+def outside(tmp_path):
+    "An exchange with something held, and a runner of `v23` on it whose alerts go to sinks."
+    import os
+    import subprocess
+    import sys
+    from datetime import date
+    from pathlib import Path
+
+    from v23.market_calendar import NEW_YORK
+    from v23.simulator.exchange import Exchange
+    from v23.simulator.server import SimulatorServer
+    from v23.synthetic_market import synthetic_panel
+
+    panel = synthetic_panel(3, 12, date(2025, 12, 1), date(2026, 1, 30))
+    exchange = Exchange(panel, 3, datetime(2026, 1, 23, 15, 30, tzinfo=NEW_YORK))
+    exchange.handle("POST", "/v2/orders", {}, f'{{"symbol":"{panel.symbols[0]}","qty":"25","side":"buy","type":"market","time_in_force":"day"}}'.encode())
+    exchange.advance_by(5)
+    command = str(Path(sys.executable).with_name("v23"))
+    with SimulatorServer(exchange) as server:
+
+        def v23(*words, **more):
+            env = {k: v for k, v in os.environ.items() if not k.startswith(("V23_", "ALPACA_"))} | {k: str(v) for k, v in more.items()} | {"TMPDIR": str(tmp_path)}
+            began = time.monotonic()
+            done = subprocess.run([command, *words, "--exchange", server.url, "--json"], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60)
+            assert done.returncode == 0 and json.loads(done.stdout)["flat"] is True and not exchange.holdings, done.stderr
+            return time.monotonic() - began
+
+        yield v23
+
+
+def test_F82_a_kill_without_an_owner_is_told_although_no_desk_ever_starts(outside, tmp_path, ledger):
+    from v23.adapters.alert_spool import spooled, take_in
+
+    state = tmp_path / "state"
+    with mail_server() as (box, port), web_server() as (sms, url):
+        outside("kill", "the data is wrong", "--no-page", "--state", str(state), **MAIL, SMTP_PORT=port, **SMS, TWILIO_URL=url)
+        assert wait_for(lambda: box.messages and sms.requests, 30)
+        assert "kill switch is active" in box.subjects[0] and "the data is wrong" in box.messages[0].get_body(("plain",)).get_content() and "kill switch" in sms.requests[0][1]["Body"]
+        assert wait_for(lambda: {c: x["status"] for c, x in spooled(state)[0]["channels"].items()} == {"email": "sent", "sms": "sent"}, 30)
+    assert wait_for(lambda: take_in(ledger, state, ("sms", "email")) == 1, 30)
+    outbox = AlertOutbox(ledger, ledger.clock, {"email": lambda *a: Receipt(True), "sms": lambda *a: Receipt(True)}, threads=False)
+    assert {c: s["status"] for c, s in row_of(outbox, "KILL_SWITCH")["channels"].items()} == {"email": "sent", "sms": "sent"} and row_of(outbox, "KILL_SWITCH")["priority"] == "CRITICAL"
+    assert not any(lane.waiting for lane in outbox.post.lanes.values()), "what was delivered is not delivered again"
+
+
+def test_F82_a_kill_without_an_owner_does_not_wait_for_a_mail_server_that_hangs(outside, tmp_path, ledger):
+    import socket
+
+    from v23.adapters.alert_spool import spooled, take_in
+
+    state = tmp_path / "state"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        hanging = {**MAIL, "SMTP_PORT": silent.getsockname()[1]}
+        outside("kill", "news", "--no-page", "--state", str(state), **hanging)
+        assert spooled(state)[0]["code"] == "KILL_SWITCH" and spooled(state)[0]["channels"].get("email", {}).get("status") != "sent"
+    assert wait_for(lambda: (spooled(state)[0]["channels"].get("email") or {}).get("status") == "failed", 40), "a failed try is written down"
+    from v23.adapters import alert_spool
+
+    alert_spool.append(state, {"of": spooled(state)[0]["id"], "channel": "email", "status": "failed", "detail": "no answer"})
+    pid = int((state / "monitoring" / ".outside.lock").read_text())
+    import os
+    import signal
+
+    os.kill(pid, signal.SIGKILL)  # the process that delivers dies too: the next desk takes it over
+    assert wait_for(lambda: take_in(ledger, state, ("email",)) == 1, 10)
+    took = []
+    outbox = AlertOutbox(ledger, ledger.clock, {"email": lambda title, text, extras: (took.append(title), Receipt(True))[1]}, threads=False)
+    assert outbox.post.lanes["email"].step() and "kill switch" in took[0]
+
+
+def test_a_panic_without_any_folder_is_told_and_leaves_nothing_behind(outside, tmp_path):
+    with mail_server() as (box, port):
+        outside("panic", "--yes", "--state", str(tmp_path / "none"), **MAIL, SMTP_PORT=port)
+        assert wait_for(lambda: box.messages, 30) and "kill switch is active: panic" in box.subjects[0]
+        assert wait_for(lambda: not list(tmp_path.iterdir()), 30), "neither a state folder nor a temporary one"
+
+
+def test_a_kill_pressed_in_python_where_no_desk_runs_is_written_down_to_be_told(tmp_path, monkeypatch):
+    from v23.adapters import alert_spool
+    from v23.kill_switch import KillSwitch
+
+    started = []
+    monkeypatch.setattr(alert_spool, "start_delivery", started.append)
+    KillSwitch(state_dir=tmp_path).activate("by hand", who="ann")
+    assert [(r["code"], r["text"], r["priority"]) for r in alert_spool.spooled(tmp_path)] == [("KILL_SWITCH", "by hand", "CRITICAL")] and started == [tmp_path]
+    KillSwitch(state_dir=tmp_path).activate("again", who="bob")
+    assert len(alert_spool.spooled(tmp_path)) == 1 and len(started) == 1, "twice is one kill"
+
+
+def test_F85_what_a_command_tells_holds_no_secret_and_a_damaged_line_stops_nothing(tmp_path):
+    from v23.adapters.alert_spool import SPOOL, append, spool, spooled
+
+    spool(tmp_path, "KILL_SWITCH", "desk\r\nBcc: x", f"api_secret={CANARY} at https://me:{CANARY}@x.example")
+    path = tmp_path / SPOOL
+    assert CANARY not in path.read_text() and path.stat().st_mode & 0o077 == 0 and "\r" not in spooled(tmp_path)[0]["subject"]
+    with path.open("a") as file:
+        file.write('null\n[1]\n{"id": 3}\n{"of": "nobody"}\n{"torn')
+    assert len(spooled(tmp_path)) == 1
+    append(tmp_path, {"of": spooled(tmp_path)[0]["id"], "channel": "email", "status": "sent", "detail": ""})
+    assert spooled(tmp_path)[0]["channels"] == {"email": {"status": "sent", "detail": ""}}

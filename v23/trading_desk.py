@@ -28,7 +28,8 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, trades_by_session
-from .adapters.alert_channels import open_outbox
+from .adapters.alert_channels import configured_channels, open_outbox, secret_texts
+from .adapters.alert_spool import take_in
 from .adapters.alpaca import AlpacaAPI
 from .adapters.clocks import SystemClock
 from .adapters.bars import load_bars
@@ -427,6 +428,7 @@ class OwnedState:
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self._look_at_snapshots(state)
+        take_in(self.ledger, state, tuple(configured_channels(self.settings)), secret_texts(self.settings))
         self.alerts = open_outbox(self.ledger, self.clock, self.settings, state)
         self._closers.append(self.alerts.close)  # before the ledger
         self.kill.alerts = self.alerts
