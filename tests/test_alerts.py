@@ -594,3 +594,92 @@ def test_F85_what_a_command_tells_holds_no_secret_and_a_damaged_line_stops_nothi
     assert len(spooled(tmp_path)) == 1
     append(tmp_path, {"of": spooled(tmp_path)[0]["id"], "channel": "email", "status": "sent", "detail": ""})
     assert spooled(tmp_path)[0]["channels"] == {"email": {"status": "sent", "detail": ""}}
+
+
+def test_an_unknown_vix_sizes_small_and_is_told_once_a_rebalance(tmp_path):
+    from dataclasses import replace
+
+    from test_books import exchange, opened
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        bars = desk.wiring.bars
+        desk.wiring = replace(desk.wiring, bars=lambda session: replace(bars(session), market=bars(session).market.drop(columns="vix")))
+        desk.market_open()
+        desk.rebalance()
+        sizing = desk.ledger.last("sizing").body
+        assert next(m for m in sizing["multipliers"] if m["name"] == "regime")["value"] == 0.60
+        told = [r for r in desk.alerts.rows() if r["code"] == "VIX_UNKNOWN"]
+        assert len(told) == 1 and told[0]["priority"] == "HIGH" and "missing" in told[0]["text"]
+
+
+def test_a_known_vix_and_a_small_entry_are_told_to_nobody(tmp_path):
+    from test_books import exchange, opened
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        desk.rebalance()
+        assert not {"VIX_UNKNOWN", "POSITION_LIMIT", "UNKNOWN_STATUS"} & {r["code"] for r in desk.alerts.rows()}
+
+
+def test_an_entry_refused_at_the_position_limit_is_told(tmp_path):
+    from test_books import DAY, A, B, exchange, opened, wish
+    from v23.domain import Purpose
+    from v23.execution.order_routing import plan_order
+    from v23.execution_engine import execution_report
+    from v23.market_calendar import session_hours
+    from v23.trading_desk import at_limits
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        end = session_hours(DAY).window(desk.settings.risk)[1]
+        for symbol, share in ((A, 0.2), (B, 0.02)):
+            price = desk.broker.quotes([symbol])[symbol].ask
+            intent, quote = wish(desk, symbol, int(100_000 * share / price), Purpose.ENTRY)
+            desk.engine.plan([(plan_order(intent, quote, desk.clock.now(), end, desk.settings.execution), desk.gate(intent, quote))])
+        desk.engine.work(DAY, end)
+        assert at_limits(desk.ledger, DAY) == [A]
+        desk._rebalanced(DAY, execution_report(desk.ledger, DAY))
+        told = [r for r in desk.alerts.rows() if r["code"] == "POSITION_LIMIT"]
+        assert [(r["priority"], r["subject"], r["text"]) for r in told] == [("HIGH", str(DAY), f"not sent at a position or sector limit: {A}")]
+
+
+def test_F11_a_word_of_the_broker_that_nobody_knows_is_told_once(tmp_path):
+    from test_books import A, exchange, opened, trade
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        host.exchange.plan_order_fault("strange")
+        trade(desk, A, 5)
+        desk.alerts.tick()
+        told = [r for r in desk.alerts.rows() if r["code"] == "UNKNOWN_STATUS"]
+        assert len(told) == 1 and told[0]["subject"] == A and "pending_settlement_2031" in told[0]["text"]
+
+
+def test_a_desk_that_hangs_is_told_by_the_watch_beside_it(tmp_path, monkeypatch):
+    import sys
+
+    from v23.adapters import alert_spool
+    from v23.keeper import Keeper, Patience
+
+    started = []
+    monkeypatch.setattr(alert_spool, "start_delivery", started.append)
+    keeper = Keeper([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path, patience=Patience(first_wait_s=0.01, silent_s=0.4))
+    keeper.sleep = lambda s: keeper.stop()
+    keeper.run()
+    assert [(r["code"], r["priority"]) for r in alert_spool.spooled(tmp_path)] == [("DESK_SILENT", "CRITICAL")] and started == [tmp_path]
+
+
+def test_every_alert_of_the_table_is_raised_somewhere():
+    "A row nobody raises promises a message that never comes."
+    from pathlib import Path
+
+    import v23
+    from v23.monitoring import alert_rules
+    from v23.risk import breaker_rules
+
+    folder = Path(v23.__file__).parent
+    sources = "".join(p.read_text() for p in folder.rglob("*.py") if p.name not in ("alert_rules.py", "_modidx.py"))
+    drafts = Path(alert_rules.__file__).read_text().partition("def _of_error")[2] + "".join(f'"{c}"' for c in alert_rules.TRIPPED.values())
+    breakers = Path(breaker_rules.__file__).read_text()
+    silent = [c for c in alert_rules.RULE_OF if f'"{c}"' not in sources + drafts and f'"{c.lower()}"' not in breakers]
+    assert silent == []

@@ -248,6 +248,21 @@ def test_uptime_is_measured_from_heartbeats_that_were_due(tmp_path):
     assert (row.made, row.answered, row.due) == (61, 59, 91) and row.longest_gap_s == 1860 and set(row.latencies_ms) == {25.0}
 
 
+def test_heartbeats_reach_the_log_and_nobody_else(tmp_path):
+    from v23.adapters.alert_channels import open_outbox
+
+    clock = StillClock(AT)
+    ledger = Ledger(":memory:", clock)
+    outbox = open_outbox(ledger, clock, settings(), tmp_path)
+    dashboard = MonitoringDashboard(ledger, clock, settings(), tmp_path, outbox)
+    for _ in range(17):
+        dashboard.heartbeat(Answering(clock))
+        clock.sleep(60)
+    rows = [json.loads(x) for x in (tmp_path / "monitoring" / "alerts.log").read_text().splitlines()]
+    assert [(r["priority"], r["text"]) for r in rows if r["code"] == "HEARTBEAT"] == [("LOW", "16 heartbeats, 16 answered by the broker")]
+    assert "HEARTBEAT" not in {r["code"] for r in outbox.rows()}
+
+
 def test_health_tells_late_from_at_rest_and_says_why():
     clock = StillClock(AT)
     ledger = Ledger(":memory:", clock)

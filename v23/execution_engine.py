@@ -28,7 +28,7 @@ from v23.domain import (
 )  # fmt: skip
 from .errors import AuthLost, BrokerError, DuplicateOrder, InputError, KeysRefused, RateLimited, Rejected
 from v23.execution.order_lifecycle import (
-    ABANDON_S, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
+    ABANDON_S, BROKER_STATES, BROKER_WORKING, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
     on_rejected, on_sending, planned_order,
 )  # fmt: skip
 from .execution.order_routing import beyond_collar, plan_order
@@ -263,12 +263,22 @@ class OrderPoller:
             self.wire.error(kind_of(e), "POLL_FAILED", str(e))
             return False
         now = self.clock.now()
+        self._tell_strange([seen[o.client_order_id] for o in live if o.client_order_id in seen])
         self.wire.keep(*(on_broker_order(o, seen[o.client_order_id], now) for o in live if o.client_order_id in seen))
         for order in live:
             if order.client_order_id not in seen:
                 self.wire.look_up(order)
         self.book_fills()
         return self.ledger.last_seq != before
+
+    def _tell_strange(self, seen: Sequence[BrokerOrder]) -> None:
+        "A word for the state of an order that nobody here knows: the order counts as working, and a person is told of the word once."
+        for b in seen:
+            if b.status not in BROKER_STATES and b.status not in BROKER_WORKING and b.status not in self._strange:
+                self._strange = self._strange | {b.status}
+                self.wire.error("notice", "UNKNOWN_STATUS", f"{b.symbol}: the broker calls its order {b.status[:40]!r}")
+
+    _strange: frozenset[str] = frozenset()
 
     def book_fills(self, thorough: bool = False) -> int:
         "Book executions the ledger has not seen, asking only when the orders say there are some, or thoroughly; returns how many."

@@ -28,7 +28,7 @@ from .daily_summary import draw_equity, headline, summary_html, summary_text
 from .domain import ActivityKind, Broker, Clock, OrderState
 from .errors import BrokerError, InputError, StateError
 from .market_calendar import is_session, session_hours, session_of
-from .monitoring.alert_rules import Priority, channels_for
+from .monitoring.alert_rules import Priority, channels_for, make_alert
 from .monitoring.health_rules import PARTS, Beats, Part, channels_row, clock_row, disk_row, jobs_row, overall, part_row, row, uptime
 from .monitoring.metrics import ParentQuality, dashboard_metrics, parent_quality
 from .monitoring.summaries import Close, DayBooks, day_books, execution_quality, kpi_rows, metric_rows, percentiles, summaries
@@ -324,9 +324,13 @@ class DeskMail(DeskReports):
         "A sign of life: asks the broker, visits the dead-man address, and says how long the answer took. Owner only."
         if self.beats is None:
             raise InputError("a heartbeat is made by the desk that runs; read the last one with get_metrics()")
+        before = self.record.last("heartbeats")
         answered = self.beats.beat(broker)
         if answered:
             self.saw("api_connection")
+        flushed = self.record.last("heartbeats")
+        if self.alerts is not None and flushed is not None and (before is None or flushed.seq > before.seq):
+            self.alerts.log(make_alert("HEARTBEAT", flushed.body["session"], f"{flushed.body['made']} heartbeats, {flushed.body['answered']} answered by the broker", self.clock.now()))
         visited = ping_dead_man(self.settings, healthy)
         if self.telemetry is not None:
             self.publish(self.report(), self.clock.now())
