@@ -1,9 +1,11 @@
 "What the dashboard refuses: F95, F96 and the security checklist, each line a test."
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import uvicorn
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -21,7 +24,7 @@ from v23.adapters.live_view import write_view
 from v23.adapters.snapshots import write_snapshot
 from v23.control import ControlServer
 from v23.dashboard import access
-from v23.dashboard.app import Desk, Serve, build_app
+from v23.dashboard.app import Desk, Serve, build_app, desk_for, patient_protocol
 from v23.dashboard.data import OrderReader, kill_state
 from v23.dashboard.report_files import Reports
 from v23.errors import InputError
@@ -491,26 +494,46 @@ def test_twenty_streams_cost_one_look(desk, place):
     assert 2 <= len(looks) <= 12
 
 
+@contextlib.contextmanager
+def listening(app, seconds: float = 0.3, **tls: str):
+    "The dashboard on a real socket; its address."
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, http=patient_protocol(seconds), ws="none", log_level="warning", **{f"ssl_{k}": v for k, v in tls.items()}))
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(8)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+        thread.start()
+        try:
+            yield door.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(5)
+
+
 def test_a_silent_connection_is_let_go(place):
     "A client that connects and says nothing does not hold the server."
-    import socket
+    with listening(build_app(Desk(*place))) as address, socket.create_connection(address) as client:
+        client.settimeout(5)
+        client.sendall(b"GET / HT")  # and never the rest
+        assert client.recv(100) == b""
 
-    import uvicorn
 
-    from v23.dashboard.app import patient_protocol
-
-    server = uvicorn.Server(uvicorn.Config(build_app(Desk(*place)), host="127.0.0.1", port=0, http=patient_protocol(0.3), ws="none", log_level="warning"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(8)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        with socket.create_connection(listening.getsockname()) as client:
-            client.settimeout(5)
-            client.sendall(b"GET / HT")  # and never the rest
-            assert client.recv(100) == b""
-        server.should_exit = True
-        thread.join(5)
+@pytest.mark.parametrize("piece", [1_000, 300_000])
+def test_a_head_that_does_not_end_is_let_go_early(place, piece):
+    with listening(build_app(Desk(*place)), 30) as address, socket.create_connection(address) as client:
+        client.settimeout(5)
+        client.sendall(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 30_000_000:
+                client.sendall(b"a" * piece)
+                sent += piece
+        assert sent < 30_000_000
+    with listening(build_app(Desk(*place)), 30) as address, socket.create_connection(address) as client:  # one after the other on a connection are each counted anew
+        client.settimeout(5)
+        for _ in range(4):
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 9_000 + b"\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_reports_are_found_again_by_the_same_number(place):
@@ -520,8 +543,6 @@ def test_reports_are_found_again_by_the_same_number(place):
 
 
 def test_a_frame_is_allowed_only_where_the_operator_said_so(place):
-    from v23.dashboard.app import desk_for
-
     serve = Serve(frames=("http://127.0.0.1:8888",))
     serve.check()
     with TestClient(build_app(desk_for(*place, serve)), base_url=HERE) as client:
