@@ -107,7 +107,7 @@ async def load(host: str, cookie: str, rate: int, seconds: float, streams: int =
             if time.monotonic() > started + seconds + 5:
                 break
             began = time.monotonic()
-            status = await ask(reader, writer, host, PAGES[n % 3], cookie)
+            status = await ask(reader, writer, host, PAGES[n % len(PAGES)], cookie)
             took.append(time.monotonic() - began)
             statuses[status] = statuses.get(status, 0) + 1
         writer.close()

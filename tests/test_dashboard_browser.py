@@ -164,9 +164,7 @@ def test_a_session_is_watched_and_killed_in_a_browser(chromium, desk):
     frame = page.frame_locator("iframe")
     assert frame.locator("h1").inner_text() == "A report" and "owned" not in page.title()
     first.shot("05-report")
-    blocked = [c for c in first.complaints if "sandbox" in c or "Content Security Policy" in c or "ERR_BLOCKED" in c]
-    assert blocked, "the report's script was refused aloud"
-    first.complaints = [c for c in first.complaints if c not in blocked]
+    assert frame.locator("script, [onerror], [src]").count() == 0, "what could run is taken out before it is served"
 
     owner.do("next")
     owner.do("open")

@@ -161,6 +161,36 @@ def test_F95_what_loosens_a_stop_needs_the_password_a_code_and_a_number_used_onc
     assert secret not in (desk.state / "dashboard" / "audit.jsonl").read_text() and "CONFIRM-" not in (desk.state / "dashboard" / "audit.jsonl").read_text()
 
 
+def numbers_of(text: str) -> list[str]:
+    return [a or b for a, b in re.findall(r'name="nonce" value="([^"]+)"|value="([^"]+)" name="nonce"', text)]
+
+
+def test_F95_a_page_that_refreshes_itself_does_not_use_up_the_numbers_of_its_form(browser, desk, owner):
+    secret, token = sign_in(browser, desk)
+    number = numbers_of(browser.get("/risk").text)[-1]
+    for _ in range(30):  # a busy desk, for a quarter of a minute
+        assert browser.get("/risk", headers={"hx-request": "true"}).status_code == 200
+    told = browser.post("/actions/resume", data={"csrf": token, "reason": "x", "password": secret, "nonce": number}, headers={"origin": HERE})
+    assert told.status_code == 200 and [n for n, _, _ in owner] == ["resume_entries"]
+
+
+def test_F95_a_page_that_is_kept_for_many_holds_each_persons_own_token_and_rights(desk, place):
+    hostile_state(place[0], f"{desk.marker} fine")
+    with TestClient(build_app(desk), base_url=HERE) as one, TestClient(build_app(desk), base_url=HERE) as two, TestClient(build_app(desk), base_url=HERE) as looker:
+        time.sleep(0.5)
+        _, first = sign_in(one, desk)
+        _, second = sign_in(two, desk)
+        _, third = sign_in(looker, desk, "viewer")
+        for path in ("/", "/risk", "/alerts", "/jobs", "/validation", "/reports", "/desk-health"):
+            for _ in range(2):
+                mine, other, seen = one.get(path).text, two.get(path).text, looker.get(path).text
+                assert first in mine and second in other and first != second, path
+                assert first not in other + seen and second not in mine + seen and desk.marker not in mine + other + seen
+                assert "/actions/" not in seen and third in seen
+        numbers = numbers_of(one.get("/risk").text) + numbers_of(two.get("/risk").text)
+        assert len(set(numbers)) == len(numbers) == 4
+
+
 def test_F95_a_foreign_host_name_is_not_answered(browser, desk):
     sign_in(browser, desk)
     for host in ("evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "localhost.evil:80", "169.254.169.254"):
@@ -400,6 +430,15 @@ def test_F96_what_a_report_hides_is_taken_out_before_it_is_served(browser, desk,
     Tags().feed(served)
 
 
+def test_the_plan_of_the_day_says_what_runs_next(browser, desk, place):
+    hostile_state(place[0], "fine")
+    jobs = [{"name": n, "at": f"2026-01-20T{h}:00-05:00", "until": "2026-01-20T20:00:00-05:00", "needs": [], "state": s} for n, h, s in (("market_open", "09:35", "done"), ("rebalance", "15:30", "next"), ("market_close", "16:01", "planned"))]
+    write_view(place[0] / "supervisor" / "schedule.json", {"session": "2026-01-20", "jobs": jobs}, 1, AT)
+    sign_in(browser, desk)
+    text = browser.get("/jobs").text
+    assert "Plan of 2026-01-20" in text and "Next: rebalance at 15:30 New York" in text and text.index("<strong>market open") < text.index("<strong>rebalance") < text.index("<strong>market close")
+
+
 def test_a_kill_file_that_cannot_be_read_counts_as_killed(place):
     state = place[0]
     path = state / "circuit_breakers" / "kill_switch_state.json"
@@ -551,6 +590,47 @@ def test_a_frame_is_allowed_only_where_the_operator_said_so(place):
     for bad in ("*", "http://a b", "http://x;script-src *", "https://x/path", "javascript:1", ""):
         with pytest.raises(InputError, match="not an origin"):
             Serve(frames=(bad,)).check()
+
+
+def test_over_tls_a_browser_signs_in_and_plain_http_gets_nothing(tmp_path):
+    "The command itself, with a certificate nobody signed but this test trusts."
+    import http.client
+    import ssl
+    from urllib.parse import urlencode
+
+    from alert_sinks import certificate
+
+    cert, key = certificate(tmp_path)
+    command = [sys.executable, "-m", "v23.cli", "dashboard", "--host", "0.0.0.0", "--port", "0", "--certificate", str(cert), "--key", str(key), "--state", str(tmp_path / "state"), "--reports", str(tmp_path), "--json"]
+    refused = subprocess.run([*command[:4], "--certificate", str(cert), "--state", str(tmp_path / "none")], capture_output=True, text=True)
+    assert refused.returncode == 2 and "belong together" in refused.stderr and not (tmp_path / "none").exists()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as served:
+        try:
+            assert served.stdout is not None
+            facts = json.loads("".join(iter(served.stdout.readline, "}\n")) + "}")
+            assert facts["url"].startswith("https://0.0.0.0:")
+            port = int(facts["url"].rpartition(":")[2])
+            trusted = ssl.create_default_context(cafile=str(cert))
+            client = http.client.HTTPSConnection("127.0.0.1", port, context=trusted, timeout=10)
+            client.request("GET", "/login")
+            assert client.getresponse().read() and client.sock.version() in ("TLSv1.2", "TLSv1.3")
+            headers = {"Origin": f"https://127.0.0.1:{port}", "Content-Type": "application/x-www-form-urlencoded"}
+            client.request("POST", "/login", urlencode({"password": facts["passwords"]["operator"]}), headers)
+            answer = client.getresponse()
+            answer.read()
+            cookie = answer.headers["set-cookie"]
+            assert answer.status == 303 and "Secure" in cookie and "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+            client.request("GET", "/", headers={"Cookie": cookie.partition(";")[0]})
+            page = client.getresponse()
+            assert page.status == 200 and b"Today" in page.read()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                http.client.HTTPSConnection("127.0.0.1", port, context=ssl.create_default_context(), timeout=10).request("GET", "/login")
+            with pytest.raises((http.client.HTTPException, OSError)):
+                plain = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                plain.request("GET", "/login")
+                plain.getresponse()
+        finally:
+            served.terminate()
 
 
 def test_over_tls_the_cookie_is_secure_and_http_origins_are_foreign(place):

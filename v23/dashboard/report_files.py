@@ -7,6 +7,7 @@ __all__ = ['MAX_REPORT', 'MAX_REPORTS', 'REPORT_POLICY', 'DRAWN', 'SHOWN', 'LOOK
            'sanitised', 'Reports', 'result_of']
 
 # %% ../../nbs/components/936_dashboard_reports.ipynb #76db960f
+import contextlib
 import hashlib
 import json
 import os
@@ -87,9 +88,16 @@ class Reports:
         "A report by its number; None for anything else, whatever it looks like."
         return next((r for r in self.all() if r.id == report_id), None)
 
-    def by_name(self, path: str) -> Report | None:
-        "The report at a path that a file of the desk names, when it is one of ours."
-        return next((r for r in self.all() if str(r.path) == path), None)
+    def version(self) -> str:
+        "A text that changes whenever a report or the result beside one does."
+        seen = []
+        for folder, dirs, _ in os.walk(self.root, followlinks=False):
+            dirs[:] = sorted((d for d in dirs if not d.startswith(".")), reverse=True)
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                seen += [(e.name, e.stat(follow_symlinks=False).st_mtime_ns) for e in entries if e.name.endswith((".html", ".result.json"))]
+            if len(seen) >= 2 * MAX_REPORTS:
+                break
+        return str(hash(tuple(sorted(seen))))
 
     def content(self, report: Report) -> bytes | None:
         "What may be shown of it, opened without following a link that was put there since; None when it is too large or gone."
