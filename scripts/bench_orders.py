@@ -7,6 +7,7 @@ Lines of the table, for each latency (added to every request, as a network would
   naive        a plain loop over alpaca-py: a quote, an order, and its state, one name after the other
   requests     HTTP requests of a whole rebalance: orders, quotes, account, positions, lists
   journal      commits of the ledger and their time, against an append and fdatasync of the same bytes in the same run
+  ledger       commits a second, one event each, against the same
 
 Example:  python scripts/bench_orders.py --orders 60 --latency 0 50 --rounds 3 --json
 """
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from multiprocessing import get_context
 from pathlib import Path
@@ -165,6 +166,22 @@ def fsync_floor(folder: Path, times: int, size: int = 1_000) -> float:
         return time.perf_counter() - began
 
 
+def commit_rates(folder: Path, clock: Any, times: int = 300) -> dict[str, float]:
+    "Commits a second of the ledger, one event each, and of an append and fdatasync of as many bytes, in turns."
+    from v23.adapters.ledger import Ledger
+
+    body = {"session": "2026-01-23", "text": "x" * 800}
+    ledger, rates = Ledger(folder / "rates.sqlite3", clock), []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(times):
+            ledger.record("note", body)
+        rates.append((times / (time.perf_counter() - began), times / fsync_floor(folder, times)))
+    ledger.close()
+    ours, floor = (statistics.median(r[i] for r in rates) for i in (0, 1))
+    return {"commits_per_s": ours, "fsyncs_per_s": floor, "commit_over_fsync": floor / ours}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=60)
@@ -196,8 +213,9 @@ def main() -> int:
                 "send_over_floor": best["send_s"] / floor if floor else None, "wall_s": best["wall_s"], "naive_s": loop["wall_s"], "naive_over_v23": loop["wall_s"] / best["send_s"],
                 "requests": best["requests"], "naive_requests": loop["requests"], "commits": best["commits"], "journal_s": best["journal_s"], "journal_over_fsync": best["journal_s"] / synced,
             })  # fmt: skip
+        rates = commit_rates(folder, RunningClock(datetime(*START, tzinfo=UTC)))
     if options.json:
-        print(json.dumps(rows))
+        print(json.dumps({"rebalance": rows, "ledger": rates}))
         return 0
     for r in rows:
         over = f" ({r['send_over_floor']:.2f} x floor {r['floor_s']:.3f} s)" if r["send_over_floor"] else ""
@@ -205,6 +223,7 @@ def main() -> int:
         print(f"  v23      sent in {r['send_s']:.3f} s{over}; all filled after {r['wall_s']:.3f} s; {r['requests']:.0f} requests")
         print(f"  naive    {r['naive_s']:.3f} s, {r['naive_over_v23']:.1f} x v23 sending; {r['naive_requests']:.0f} requests")
         print(f"  journal  {r['commits']:.0f} commits, {r['journal_s'] * 1e3:.1f} ms, {r['journal_over_fsync']:.2f} x append and fdatasync")
+    print(f"ledger       {rates['commits_per_s']:.0f} commits/s, one event each; append and fdatasync {rates['fsyncs_per_s']:.0f}/s ({rates['commit_over_fsync']:.2f} x its time)")
     return 0
 
 

@@ -176,7 +176,7 @@ class Sweeper:
         return code
 
     def die(self, point: str, fresh: bool = False) -> None:
-        "One process that ends at a point; when it gets through the day instead, the next day tries again."
+        "One process that ends at a point, or at random when six days in a row never come to that point."
         for _ in range(6):
             job = "kill" if point.startswith("kill") else "trade"
             if point == "random":
@@ -192,6 +192,8 @@ class Sweeper:
                 self.session = next_session(self.session)
             if code not in (0, -9):
                 return
+        if point != "random":
+            self.die("random", fresh)
 
     def look(self, point: str) -> None:
         "After a death: nothing left that was not in the ledger, and every snapshot is whole."

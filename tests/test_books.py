@@ -4,6 +4,7 @@ Every test runs the whole desk over the official client on the simulated exchang
 """
 
 import json
+import math
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -13,16 +14,17 @@ import pytest
 
 from v23.accounting import round_trips
 from v23.adapters.ledger import Ledger
-from v23.domain import OrderIntent, Purpose, Side
+from v23.domain import BrokerOrder, OrderIntent, Purpose, Side
 from v23.errors import InputError, StateError
 from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
 from v23.execution.order_lifecycle import intent_key
 from v23.execution.order_routing import plan_order
+from v23.execution_engine import foreign_orders
 from v23.market_calendar import next_session, session_hours
 from v23.simulator.faults import Scenario
 from v23.simulator.market import Split
 from v23.synthetic_market import synthetic_panel
-from v23.trading_desk import flow_since_close, open_desk
+from v23.trading_desk import exposures, flow_since_close, open_desk
 
 PANEL = synthetic_panel(3, 40, date(2025, 10, 1), date(2026, 2, 27))
 DAY = date(2026, 1, 20)
@@ -100,6 +102,29 @@ def test_F45_a_trade_at_the_brokers_page_is_booked_and_counts_as_exposure(tmp_pa
         value = desk.gate.context(wish(desk, B, 1)[0], quote, ()).position_value
         assert value == pytest.approx(7 * quote.midpoint, rel=0.01)
         assert decision(desk, A).allowed
+
+
+def test_F45_an_open_order_of_somebody_else_counts_as_exposure_until_it_is_gone(tmp_path):
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        desk.look(DAY)
+        quote = desk.broker.quotes([B])[B]
+        value = lambda: desk.gate.context(wish(desk, B, 1)[0], quote, ()).position_value  # noqa: E731
+        body = {"symbol": B, "qty": "700", "side": "buy", "type": "limit", "limit_price": f"{quote.bid * 0.8:.2f}", "time_in_force": "gtc"}
+        placed = host.exchange.handle("POST", "/v2/orders", {}, json.dumps(body).encode())
+        assert placed.status == 200 and value() == 0
+        for _ in range(2):  # written down once, however often the books are compared
+            desk.reconcile(DAY)
+        assert value() == pytest.approx(700 * quote.midpoint, rel=0.01) and len(list(desk.ledger.events("foreign_orders"))) == 1
+        desk.broker.cancel(json.loads(placed.body)["id"])
+        host.exchange.advance_by(60)
+        desk.reconcile(DAY)
+        assert value() == 0 and foreign_orders(desk.ledger) == ()
+
+
+def test_F45_the_shares_of_an_order_by_amount_are_unknown_and_nothing_is_added_to_them():
+    order = BrokerOrder("1", "", A, Side.BUY, "new", Decimal(0), Decimal(0), None, "market", None, None, None)
+    assert math.isnan(exposures({}, (), {A: 10.0}, [order])[A])
 
 
 def test_F24_an_order_in_our_name_that_nobody_planned_is_safe_mode_until_a_person_accepts_it(tmp_path):

@@ -37,6 +37,18 @@ def test_every_order_is_listed_with_what_became_of_it(folder):
     assert v23(folder, "orders", "--open").strip() == v23(folder, "orders", "--session", "2020-01-02").strip() == "no orders"
 
 
+def test_a_plan_shows_every_check_with_its_limit_and_sends_nothing(tmp_path):
+    with open_desk(state=tmp_path / "state", reports=tmp_path / "reports", seed=7) as desk:
+        desk.market_open(desk.session())
+    plan = json.loads(v23(tmp_path, "plan", "--json"))
+    assert plan["orders"] and all(r["sent"] or r["detail"] for r in plan["orders"]) and plan["cost_unknown"] == []
+    assert {"name", "value", "limit", "detail", "passed", "binding"} == set(plan["orders"][0]["checks"][0])
+    table = v23(tmp_path, "plan", "--checks").splitlines()
+    assert len(table) == sum(1 + len(r["checks"]) for r in plan["orders"]) + 1 and "nothing was sent" in table[-1]
+    assert all(any(c["detail"] in line for line in table) for r in plan["orders"] for c in r["checks"])
+    assert v23(tmp_path, "orders").strip() == "no orders"
+
+
 def test_the_books_are_compared_and_nothing_is_left_to_cancel(folder):
     assert json.loads(v23(folder, "reconcile", "--json")) == {"findings": [], "stops": [], "quarantined": [], "safe_mode": None, "accepted": []}
     assert json.loads(v23(folder, "cancel-orders", "--json")) == {"canceled": 0, "still_open": []}

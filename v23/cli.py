@@ -6,11 +6,13 @@
 __all__ = ['LEDGER', 'LedgerOption', 'data', 'ledger_app', 'campaign', 'backtest', 'signals', 'desk_backtest', 'parse_values',
            'parse_range', 'strategy_factory', 'sweep', 'trials', 'data_import', 'data_check', 'data_info', 'simulate',
            'research_report', 'job', 'status', 'ledger_verify', 'ledger_export', 'ledger_backup', 'ledger_restore',
-           'orders', 'plan', 'reconcile', 'cancel_orders', 'version', 'main']
+           'orders', 'plan', 'plan_line', 'check_lines', 'reconcile', 'cancel_orders', 'version', 'main']
 
 # %% ../nbs/components/96_cli.ipynb #b18d9631
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -528,10 +530,15 @@ def orders(state: StateOption = STATE, session: Annotated[str, typer.Option("--s
 
 
 @app.command()
-def plan(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: JsonOption = False) -> None:
+def plan(
+    state: StateOption = STATE,
+    reports: ReportsOption = REPORTS,
+    checks: Annotated[bool, typer.Option("--checks", help="Under every order, each check with its value and limit.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """What a rebalance would send now: every order, its worst price and cost, and every check. Sends nothing.
 
-    Example:  v23 plan  ·  v23 plan --json | jq '.orders[] | select(.sent | not)'
+    Examples:  v23 plan  ·  v23 plan --checks  ·  v23 plan --json | jq '.orders[] | select(.sent | not)'
     """
     from v23.domain import to_plain
     from v23.trading_desk import open_existing
@@ -539,10 +546,24 @@ def plan(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: 
     with open_existing(state, reports) as desk:
         now, rows = desk.clock.now(), desk.dry_plan()
     sent = [r for r in rows if r["sent"]]
-    lines = [f"{r['symbol']:<8} {r['side']:<4} {r['quantity']:>7} {r['order_type']:<18} " + (f"at worst {r['worst_price']:,.2f}, {r['worst_cost_usd']:,.2f} $ off the midpoint" if r["sent"] else f"refused: {r['detail']}") for r in rows]
-    cost = sum(r["worst_cost_usd"] for r in sent if r["worst_cost_usd"] == r["worst_cost_usd"])
+    lines = [line for r in rows for line in (plan_line(r), *(check_lines(r) if checks else ()))]
+    unknown = [r["symbol"] for r in sent if not math.isfinite(r["worst_cost_usd"])]
+    cost = math.fsum(r["worst_cost_usd"] for r in sent if r["symbol"] not in unknown)
     total = f"{len(sent)} of {len(rows)} orders would leave at {now:%Y-%m-%d %H:%M}, at worst {cost:,.2f} $ away from the midpoints; nothing was sent"
-    answer(to_plain({"at": now, "orders": rows, "sent": len(sent), "worst_cost_usd": cost}), as_json, "\n".join([*lines, total]))
+    lines += [*([f"cost unknown, no quote: {', '.join(unknown)}"] if unknown else []), total]
+    answer(to_plain({"at": now, "orders": rows, "sent": len(sent), "worst_cost_usd": cost, "cost_unknown": unknown}), as_json, "\n".join(lines))
+
+
+def plan_line(row: Mapping[str, Any]) -> str:
+    "One order of a plan."
+    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}"
+    return f"{row['symbol']:<8} {row['side']:<4} {row['quantity']:>7} {row['order_type']:<18} {told}"
+
+
+def check_lines(row: Mapping[str, Any]) -> list[str]:
+    "Every check of an order: what it saw and what its limit is; one that does not bind this kind of order is in brackets."
+    words = {(True, True): "ok", (True, False): "refuses", (False, True): "(ok)", (False, False): "(refuses)"}
+    return [f"    {words[c.binding, c.passed]:<10} {c.name:<22} {c.detail}" for c in row["checks"]]
 
 # %% ../nbs/components/96_cli.ipynb #ba3ee14d
 @app.command()
@@ -607,10 +628,10 @@ def version(as_json: JsonOption = False) -> None:
     answer(data, as_json, "\n".join(f"{name} {number}" for name, number in data.items()))
 
 # %% ../nbs/components/96_cli.ipynb #bfa806a1
-def main() -> None:
-    "Entry point of the `v23` command."
+def main(arguments: list[str] | None = None) -> None:
+    "Entry point of the `v23` command; without arguments, those of the process."
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except V23Error as e:
         say(f"v23: {e}")
         raise SystemExit(e.exit_code) from None

@@ -465,46 +465,30 @@ AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 def to_plain(value: Any) -> Any:
     "A JSON-ready copy of a record, a mapping, a sequence or a scalar; non-finite numbers become None."
-    kind = type(value)
-    if kind in AS_THEY_ARE:  # most values are, and every order passes here several times
-        return value
-    if kind is dict:
-        return {k if type(k) is str else str(to_plain(k)): to_plain(v) for k, v in value.items()}
-    if kind is list or kind is tuple:
-        return [to_plain(v) for v in value]
-    if kind is float:
-        return value if math.isfinite(value) else None
-    if kind is Decimal:
-        return str(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _names(kind)}  # type: ignore[arg-type]
-    return _other_to_plain(value)
-
-
-def _other_to_plain(value: Any) -> Any:
-    "The same for what is met less often."
-    if isinstance(value, IntEnum):
-        return value.name
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(to_plain(k)): to_plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_plain(v) for v in value]
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a numpy scalar
-        return to_plain(value.item())
-    return value
+    return value if type(value) in AS_THEY_ARE else _writer(type(value))(value)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
+def _writer(kind: Any) -> Callable[[Any], Any]:
+    "What makes values of a type plain; worked out once, because every order passes here several times."
+    if is_dataclass(kind):
+        names = tuple(f.name for f in fields(kind))
+        return lambda value: {n: v if type(v := getattr(value, n)) in AS_THEY_ARE else to_plain(v) for n in names}
+    if issubclass(kind, IntEnum):
+        return {member: member.name for member in kind}.__getitem__
+    if issubclass(kind, Enum):
+        return {member: member.value for member in kind}.__getitem__
+    if issubclass(kind, Mapping):
+        return lambda value: {k if type(k) is str else str(to_plain(k)): to_plain(v) for k, v in value.items()}
+    if issubclass(kind, (list, tuple, set, frozenset)):
+        return lambda value: [to_plain(v) for v in value]
+    if issubclass(kind, Decimal):
+        return str
+    if issubclass(kind, (datetime, date)):
+        return lambda value: value.isoformat()
+    if issubclass(kind, float):
+        return lambda value: value if math.isfinite(value) else None
+    return lambda value: to_plain(value.item()) if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value  # numpy scalars
 
 # %% ../nbs/components/00_domain.ipynb #3b2d02a3
 def from_plain(kind: Any, value: Any) -> Any:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'Gate', 'KILL_NOTICED_S', 'POLL_WAITS_S', 'RESERVED', 'parent_event',
            'plan_of', 'sold_unbooked', 'OrderNotes', 'session_is_over', 'kind_of', 'settled', 'OrderDoor', 'OrderWire',
-           'OrderPoller', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books', 'check_intents',
-           'EngineParts', 'affordable', 'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine', 'ExecutionEngine',
-           'quality_of', 'execution_report', 'ExecutionManager', 'self_check']
+           'OrderPoller', 'foreign_orders', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books',
+           'check_intents', 'EngineParts', 'affordable', 'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine',
+           'ExecutionEngine', 'quality_of', 'execution_report', 'ExecutionManager', 'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import contextlib
@@ -306,6 +306,12 @@ class OrderPoller:
         return len(named)
 
 # %% ../nbs/components/82_execution_engine.ipynb #034b9573
+def foreign_orders(ledger: Ledger) -> tuple[BrokerOrder, ...]:
+    "Orders of the account that were not placed by this desk and were open when the books were last compared."
+    last = ledger.last("foreign_orders")
+    return from_plain(tuple[BrokerOrder, ...], last.body["orders"]) if last else ()
+
+
 class BookKeeper(OrderPoller):
     "Books what happened to the account besides our own orders."
 
@@ -344,6 +350,12 @@ class BookKeeper(OrderPoller):
         for f in fresh:
             self.wire.error("notice", "FOREIGN_TRADE", f"{f.symbol}: {f.side.value} {f.quantity} at {f.price} was not ordered by this desk")
         return len(fresh)
+
+    def note_foreign(self, seen: Sequence[BrokerOrder]) -> None:
+        "Write down the open orders of somebody else when they are not the ones last written down: what they may buy counts as exposure."
+        theirs = tuple(b for b in seen if not is_ours(b.client_order_id))
+        if theirs != foreign_orders(self.ledger):
+            self.ledger.record("foreign_orders", {"orders": theirs})
 
     def book_renames(self, held: Sequence[Position]) -> int:
         "Move shares to the symbol their asset has now; returns how many symbols changed."
@@ -389,7 +401,9 @@ class OrderTracker(BookKeeper):
         "Every difference between the ledger and the broker that nothing explains: positions, orders and fills."
         since = self.since()
         self.book_activities(since)
-        seen = self.broker.orders(after=since)
+        open_now = self.broker.orders(after=self.clock.now() - AGES, status="open")  # however old
+        self.note_foreign(open_now)
+        seen = tuple({b.order_id: b for b in (*open_now, *self.broker.orders(after=since))}.values())
         self._adopt_given_up(seen)
         self.book_fills(thorough=True)
         executions, orders = self.broker.fills(since), self.ledger.orders()

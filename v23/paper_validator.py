@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recorded_days', 'closed_trades', 'paper_days', 'entry_sizes', 'read_drills', 'record_ledger', 'RecordSource',
-           'ReplayedRecord', 'RecordReader', 'ValidationReport', 'PaperTradingValidator', 'self_check']
+           'ReplayedRecord', 'RecordReader', 'ValidationReport', 'Checklist', 'PaperTradingValidator', 'self_check']
 
 # %% ../nbs/components/84_paper_validator.ipynb #3d7ec7e6
 import math
@@ -327,6 +327,10 @@ class ValidationReport(RecordReader):
         return found + [f"{c.name}: {c.required}; so far {c.observed}" for c in checks if not c.passed]
 
 # %% ../nbs/components/84_paper_validator.ipynb #25f938f2
+class Checklist(dict[str, Any]):
+    "Plain data with a name, so that a notebook can show it as a table."
+
+
 class PaperTradingValidator(ValidationReport):
     "Checks a paper record, decides, and says how much it knows."
 
@@ -335,10 +339,10 @@ class PaperTradingValidator(ValidationReport):
         report = self.report()
         return report["valid"] and all(c["passed"] for c in report["checks"]), report["checks"]
 
-    def generate_go_live_checklist(self) -> dict[str, Any]:
+    def generate_go_live_checklist(self) -> Checklist:
         "The recommendation, the checks, what is missing and the evidence."
         report = self.report()
-        return {k: report[k] for k in ("recommendation", "decision", "checks", "missing", "problems", "evidence")}
+        return Checklist({k: report[k] for k in ("recommendation", "decision", "checks", "missing", "problems", "evidence")})
 
     def save_state(self, report: Mapping[str, Any], paths: Mapping[str, str]) -> Path:
         "Write validator_state.json and validation_report.json; times and paths stand in sections of their own."

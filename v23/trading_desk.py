@@ -10,7 +10,7 @@ __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULAT
            'reference_prices', 'GateView', 'PurseView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode',
            'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk',
            'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk',
-           'open_desk', 'open_real_desk', 'listen', 'open_existing', 'read_orders']
+           'open_desk', 'open_real_desk', 'show', 'listen', 'open_existing', 'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -42,12 +42,12 @@ from .backtest import backtest
 from .bars_source import BarsFeed
 from .circuit_breakers import PEAK_REBASED, SPLIT_VERDICT, CircuitBreakerManager, KillSwitch
 from .desk_status import KILL_SNAPSHOT, SNAPSHOTS
-from .domain import Account, BreakerState, Broker, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy, to_plain
+from .domain import Account, BreakerState, Broker, BrokerOrder, Clock, Decision, Order, OrderIntent, OrderState, Position, Purpose, Quote, Side, Signal, Strategy, to_plain
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
 from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
-from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, kind_of, parent_event, quality_of, sold_unbooked, untradable
+from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, foreign_orders, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
@@ -228,12 +228,13 @@ def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEst
     return kelly_for_basis(basis)
 
 # %% ../nbs/components/85_trading_desk.ipynb #71517e86
-def exposures(shares: Mapping[str, Decimal], live: Sequence[Order], marks: Mapping[str, float]) -> dict[str, float]:
-    "Dollars per symbol, held and being bought; NaN for a symbol without a mark."
+def exposures(shares: Mapping[str, Decimal], live: Sequence[Order], marks: Mapping[str, float], foreign: Sequence[BrokerOrder] = ()) -> dict[str, float]:
+    "Dollars per symbol, held and being bought, by us or past us; NaN for what has no mark, or no known number of shares."
     values = {s: float(q) * marks.get(s, math.nan) for s, q in shares.items()}
-    for o in live:
-        if o.side is Side.BUY:
-            values[o.symbol] = values.get(o.symbol, 0.0) + float(o.reserved) * marks.get(o.symbol, math.nan)
+    buying = [(o.symbol, o.reserved, marks.get(o.symbol, math.nan)) for o in live if o.side is Side.BUY]
+    buying += [(b.symbol, b.quantity - b.filled_quantity if b.quantity else Decimal("nan"), marks.get(b.symbol, float(b.limit_price or math.nan))) for b in foreign if b.side is Side.BUY]
+    for symbol, quantity, price in buying:
+        values[symbol] = values.get(symbol, 0.0) + float(quantity) * price
     return values
 
 # %% ../nbs/components/85_trading_desk.ipynb #a95814c2
@@ -337,7 +338,7 @@ class Gate(PurseView):
         marks = reference_prices(self.ledger) | dict(self.marks or {})
         if quote is not None and quote.is_valid:
             marks[intent.symbol] = quote.midpoint
-        values = exposures(shares, live, marks)
+        values = exposures(shares, live, marks, foreign_orders(self.ledger))
         sectors = self.known_sectors()
         sector = sectors.get(intent.symbol, "UNKNOWN")
         selling = sum((o.reserved for o in live if o.symbol == intent.symbol and o.side is Side.SELL), Decimal(0))
@@ -420,6 +421,7 @@ class OwnedState:
 
         self.wiring, self.broker, self.clock, self.settings = wiring, wiring.broker, wiring.clock, wiring.settings
         self._closers: list[Callable[[], None]] = []
+        self.stream: OrderStream | None = None  # What wakes the polls, when something does
         self._lock = StateLock(wiring.state_dir)
         try:
             self.ledger = open_ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
@@ -948,7 +950,7 @@ def open_desk(
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
     if settings.mode != "simulated":
-        return open_real_desk(settings, state, reports, bars, clock)
+        return open_real_desk(settings, state, reports, bars, clock, stream)
     if stream and host is not None and host.server.speed == 0:
         raise InputError("an order stream needs an exchange in real time; this one moves only when told")
     strategy, closers = strategy_of(settings), list[Callable[[], None]]()
@@ -969,9 +971,7 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
-    facts = {"mode": settings.mode, "source": panel.source, "synthetic": panel.synthetic, "strategy": wiring.strategy.name, "holding_sessions": wiring.strategy.holding_sessions}
-    desk.view = LiveView(desk.ledger, state_dir, settings, facts, panel.sectors)
-    desk._closers.append(desk.view.close)
+    show(desk)
     if stream:
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk
@@ -983,6 +983,7 @@ def open_real_desk(
     reports: Path | str = "",
     bars: str = "",  # Empty takes V23_BARS
     clock: Clock | None = None,
+    stream: bool = False,  # Listen to order events also on a clock of one's own
 ) -> TradingDesk:
     """A desk on an account at Alpaca: real time, the account's keys, bars that keep up with the calendar.
 
@@ -1006,15 +1007,24 @@ def open_real_desk(
     broker = _broker(settings, url, data_url, clock, keys)
     wiring = Wiring(broker, clock, feed, panel.sectors, settings, strategy_of(settings), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, sectors_as_of=panel.sectors_as_of)
     desk = TradingDesk(wiring)
-    if isinstance(clock, SystemClock):
+    show(desk)
+    if stream or isinstance(clock, SystemClock):
         listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))
     return desk
 
 # %% ../nbs/components/85_trading_desk.ipynb #cb03850e
+def show(desk: TradingDesk) -> None:
+    "Let people see what the desk sees, in files a page and the command line read; it ends with the desk."
+    w = desk.wiring
+    facts = {"mode": w.mode, "source": w.source, "synthetic": w.synthetic, "strategy": w.strategy.name, "holding_sessions": w.strategy.holding_sessions}
+    desk.view = LiveView(desk.ledger, w.state_dir, w.settings, facts, w.sectors)
+    desk._closers.append(desk.view.close)
+
+
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
-    desk.engine.pause, desk.engine.polled = stream.wait, watch.polled
+    desk.stream, desk.engine.pause, desk.engine.polled = stream, stream.wait, watch.polled
     desk.on_close(stream.close)
     stream.start()
 

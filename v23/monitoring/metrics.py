@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'GROUPS', 'TARGETS', 'ParentQuality', 'slippage_bps', 'parent_quality', 'mean', 'fill_rate', 'size_of',
-           'slippage_summary', 'slippage_stats', 'Target', 'grade', 'change_since', 'portfolio_beta',
+           'slippage_summary', 'by_shares', 'slippage_stats', 'Target', 'grade', 'change_since', 'portfolio_beta',
            'dashboard_metrics']
 
 # %% ../../nbs/components/50_metrics.ipynb #32b3bad0
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from statistics import median
 from typing import Any
 
 from ..domain import Fill, Order, Purpose, Quote, Side, from_plain
@@ -114,13 +115,24 @@ GROUPS: Mapping[str, Callable[[ParentQuality], str]] = {
 
 
 def slippage_summary(rows: Sequence[ParentQuality]) -> dict[str, Any]:
-    "n, mean, median and worst slippage against the arrival midpoint, half the arrival spread, in bps, and the mean delay in seconds."
-    costs = sorted(r.slippage_bps for r in rows if r.slippage_bps is not None)
+    """What it cost to trade: n; mean, median and worst slippage against the arrival midpoint and half the arrival spread, in bps.
+
+    Beside them the arrival and average price in dollars, each weighted by the shares filled, and the mean delay in seconds.
+    """
+    done = [r for r in rows if r.slippage_bps is not None]
+    costs = [r.slippage_bps for r in done if r.slippage_bps is not None]
     return {
-        "n": len(costs), "mean_bps": mean(costs), "median_bps": costs[len(costs) // 2] if costs else None, "worst_bps": costs[-1] if costs else None,
+        "n": len(costs), "mean_bps": mean(costs), "median_bps": median(costs) if costs else None, "worst_bps": max(costs, default=None),
         "half_spread_bps": mean([r.arrival_spread_bps / 2 for r in rows if r.arrival_spread_bps is not None]),
+        "arrival_price": by_shares(done, lambda r: r.arrival_mid), "average_price": by_shares(done, lambda r: r.average_price),
         "delay_s": mean([r.delay_s for r in rows if r.delay_s is not None]),
     }  # fmt: skip
+
+
+def by_shares(rows: Sequence[ParentQuality], price: Callable[[ParentQuality], float | None]) -> float | None:
+    "A mean price in dollars, each row weighted by its filled shares; None when nothing was filled."
+    shares = math.fsum(float(r.filled) for r in rows)
+    return math.fsum(float(r.filled) * (price(r) or math.nan) for r in rows) / shares if shares else None
 
 
 def slippage_stats(rows: Iterable[ParentQuality]) -> dict[str, Any]:
