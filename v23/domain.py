@@ -322,7 +322,7 @@ class ActivityKind(StrEnum):
         "Dividends and interest, and the tax kept back from them: a profit without a trade."
         return not (self.is_flow or self.is_cost or self is ActivityKind.SPLIT)
 
-
+# %% ../nbs/components/00_domain.ipynb #e7e73bfc
 @dataclass(frozen=True)
 class Activity:
     "Money that came or went without a trade, or shares that became more or fewer, as the broker reports it."

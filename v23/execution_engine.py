@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'Gate', 'KILL_NOTICED_S', 'POLL_WAITS_S', 'RESERVED', 'parent_event',
            'plan_of', 'sold_unbooked', 'OrderNotes', 'session_is_over', 'kind_of', 'settled', 'OrderDoor', 'OrderWire',
-           'OrderPoller', 'foreign_orders', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books',
-           'check_intents', 'EngineParts', 'affordable', 'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine',
-           'ExecutionEngine', 'quality_of', 'execution_report', 'ExecutionManager', 'self_check']
+           'tell_strange', 'OrderPoller', 'foreign_orders', 'BookKeeper', 'OrderTracker', 'adopted',
+           'accept_broker_books', 'check_intents', 'EngineParts', 'affordable', 'EngineCore', 'SendingEngine',
+           'WorkingEngine', 'KillEngine', 'ExecutionEngine', 'quality_of', 'execution_report', 'ExecutionManager',
+           'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import contextlib
@@ -240,8 +241,19 @@ class OrderWire(OrderDoor):
 LOOK_BACK = timedelta(days=1)
 
 # %% ../nbs/components/82_execution_engine.ipynb #b1ca5e8b
+def tell_strange(wire: OrderWire, seen: Sequence[BrokerOrder], told: frozenset[str]) -> frozenset[str]:
+    "Tell a person, once, of a word for the state of an order that nobody here knows; such an order counts as working. The words told by now."
+    for b in seen:
+        if b.status not in BROKER_STATES and b.status not in BROKER_WORKING and b.status not in told:
+            told = told | {b.status}
+            wire.error("notice", "UNKNOWN_STATUS", f"{b.symbol}: the broker calls its order {b.status[:40]!r}")
+    return told
+
+# %% ../nbs/components/82_execution_engine.ipynb #41a976e4
 class OrderPoller:
     "Looks at orders that may be live, and books what was filled."
+
+    _strange: frozenset[str] = frozenset()
 
     def __init__(self, wire: OrderWire):
         self.wire, self.broker, self.ledger, self.clock = wire, wire.broker, wire.ledger, wire.clock
@@ -263,22 +275,13 @@ class OrderPoller:
             self.wire.error(kind_of(e), "POLL_FAILED", str(e))
             return False
         now = self.clock.now()
-        self._tell_strange([seen[o.client_order_id] for o in live if o.client_order_id in seen])
+        self._strange = tell_strange(self.wire, [seen[o.client_order_id] for o in live if o.client_order_id in seen], self._strange)
         self.wire.keep(*(on_broker_order(o, seen[o.client_order_id], now) for o in live if o.client_order_id in seen))
         for order in live:
             if order.client_order_id not in seen:
                 self.wire.look_up(order)
         self.book_fills()
         return self.ledger.last_seq != before
-
-    def _tell_strange(self, seen: Sequence[BrokerOrder]) -> None:
-        "A word for the state of an order that nobody here knows: the order counts as working, and a person is told of the word once."
-        for b in seen:
-            if b.status not in BROKER_STATES and b.status not in BROKER_WORKING and b.status not in self._strange:
-                self._strange = self._strange | {b.status}
-                self.wire.error("notice", "UNKNOWN_STATUS", f"{b.symbol}: the broker calls its order {b.status[:40]!r}")
-
-    _strange: frozenset[str] = frozenset()
 
     def book_fills(self, thorough: bool = False) -> int:
         "Book executions the ledger has not seen, asking only when the orders say there are some, or thoroughly; returns how many."
@@ -311,7 +314,7 @@ def foreign_orders(ledger: Ledger) -> tuple[BrokerOrder, ...]:
     last = ledger.last("foreign_orders")
     return from_plain(tuple[BrokerOrder, ...], last.body["orders"]) if last else ()
 
-
+# %% ../nbs/components/82_execution_engine.ipynb #9948993a
 class BookKeeper(OrderPoller):
     "Books what happened to the account besides our own orders."
 

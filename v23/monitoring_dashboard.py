@@ -129,7 +129,7 @@ def recorded_summaries(ledger: Ledger) -> list[dict[str, Any]]:
     trades = ledger.remembered("trades of all", ("fill", "adjustment"), lambda: trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of))
     return summaries(closes, start, recorded_quality(ledger), trades, errors_by_session(ledger))
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #f406e1df
 def closes_with_cash(ledger: Ledger) -> list[dict[str, Any]]:
     "Bodies of the closes, each with the fees and the income booked since the one before."
     opened = next(iter(ledger.events("session_opened")), None)

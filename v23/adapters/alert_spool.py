@@ -188,10 +188,10 @@ def _deliver(folder: Path, settings: "Settings | None", clock: Any, patience_s: 
             if not channels:
                 append(folder, {"of": row["id"], "channel": "log", "status": "sent", "detail": problem or "no channel is set up"})
         outbox.tick()
-        for e in ledger.events("delivery", after=seen):
-            seen = e.seq
-            for number in (n for n in e.body["alerts"] if n in taken):
-                append(folder, {"of": taken[number], "channel": e.body["channel"], "status": e.body["status"], "detail": e.body["detail"]})
+        for event in ledger.events("delivery", after=seen):
+            seen = event.seq
+            for number in (n for n in event.body["alerts"] if n in taken):
+                append(folder, {"of": taken[number], "channel": event.body["channel"], "status": event.body["status"], "detail": event.body["detail"]})
         if time.monotonic() > until or not any(lane.waiting or lane.busy_since is not None for lane in outbox.post.lanes.values()):
             break
         time.sleep(0.1)

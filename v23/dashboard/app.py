@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['COOKIE', 'MAX_BODY', 'BODY_S', 'ONCE', 'OPEN_PATHS', 'MAX_STREAMS', 'KINDS', 'MAX_HEAD', 'page_policy',
-           'safe_headers', 'StandIn', 'Desk', 'open_path', 'Guard', 'host_name', 'cookie_of', 'plain', 'whole_body',
-           'replay', 'sign_in_page', 'safe_target', 'sign_in', 'client_of', 'add_pages', 'add_questions', 'add_reports',
-           'add_actions', 'add_stream', 'assets_folder', 'build_app', 'Serve', 'desk_for', 'run', 'patient_protocol']
+           'safe_headers', 'StandIn', 'KeptPages', 'Desk', 'open_path', 'Guard', 'host_name', 'cookie_of',
+           'kept_answer', 'plain', 'whole_body', 'replay', 'sign_in_page', 'safe_target', 'sign_in', 'client_of',
+           'add_pages', 'add_questions', 'add_reports', 'add_actions', 'add_stream', 'assets_folder', 'build_app',
+           'Serve', 'desk_for', 'run', 'patient_protocol']
 
 # %% ../../nbs/components/938_dashboard_app.ipynb #58c17296
 import asyncio
@@ -70,22 +71,13 @@ class StandIn(Session):
         return ONCE
 
 
-@dataclass
-class Desk:
-    "A dashboard's files, people and watchers."
+class KeptPages:
+    "Pages as they were made for one state of the files."
 
-    state: Path
-    reports: Path
-    hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
-    frames: str = "'none'"  # Origins that may show the dashboard in a frame
-    secure: bool = False  # Served over TLS
-    owned: bool | None = None
-    version: str = ""
-    streams: int = 0
-    changed: asyncio.Event | None = None
-    kept: dict[tuple[str, ...], bytes] = field(default_factory=dict)  # Pages as they were made for this version
-    marker: str = field(default_factory=lambda: secrets.token_urlsafe(32))  # Stands in a kept page where each person's own token goes
-    making: threading.Lock = field(default_factory=threading.Lock)  # A page that many ask for is made once
+    version: str
+    kept: dict[tuple[str, ...], bytes]
+    marker: str  # Stands in a kept page where each person's own token goes
+    making: threading.Lock  # A page that many ask for is made once
 
     def keep(self, key: tuple[str, ...], text: bytes) -> None:
         "Remember a page until something changes."
@@ -112,10 +104,29 @@ class Desk:
         with self.making:
             found = self.kept_page(session, path, query, whole)
             if found is None:
-                text, key = make(StandIn(**vars(session) | {"csrf": self.marker})).encode(), (session.role, query, path, self.version)
+                key = session.role, query, path, self.version  # of before: what changes while it is made makes it old
+                text = make(StandIn(**vars(session) | {"csrf": self.marker})).encode()
                 self.keep(key, text)
                 found = self.personal(text, session, whole)
         return found
+
+# %% ../../nbs/components/938_dashboard_app.ipynb #1da1765f
+@dataclass
+class Desk(KeptPages):
+    "A dashboard's files, people and watchers."
+
+    state: Path
+    reports: Path
+    hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
+    frames: str = "'none'"  # Origins that may show the dashboard in a frame
+    secure: bool = False  # Served over TLS
+    owned: bool | None = None
+    version: str = ""
+    streams: int = 0
+    changed: asyncio.Event | None = None
+    kept: dict[tuple[str, ...], bytes] = field(default_factory=dict)  # Pages as they were made for this version
+    marker: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    making: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.reader, self.files = OrderReader(self.state), Reports(self.reports)
@@ -162,14 +173,10 @@ class Guard:
             scope["v23"] = self.desk.sessions.find(cookie_of(headers), touch=scope["path"] != "/events")
             if scope["v23"] is None and not open_path(scope["path"]):
                 refused = sign_in_page(401, self.desk, scope["path"])
-        if refused is None and scope["method"] == "GET" and scope["v23"] is not None:
-            kept = self.desk.kept_page(scope["v23"], scope["path"], scope["query_string"].decode("latin-1"), "hx-request" not in headers)
-            if kept is not None:
-                refused = Response(kept, media_type="text/html")
+        refused = refused or kept_answer(self.desk, scope, headers)
         if refused is None and scope["method"] == "POST":
             refused, receive, scope["v23_form"] = await self._posted(scope, headers, receive)
-        answer = refused if refused is not None else self.app
-        await answer(scope, receive, self._with_headers(send))
+        await (refused or self.app)(scope, receive, self._with_headers(send))
 
     def _refuse(self, scope: dict[str, Any], headers: Mapping[str, str]) -> Response | None:
         if host_name(headers.get("host", "")) not in self.desk.hosts:
@@ -221,6 +228,14 @@ def host_name(host: str) -> str:
 def cookie_of(headers: Mapping[str, str]) -> str:
     "The session cookie of a request; empty when there is none."
     return next((v for k, _, v in (c.strip().partition("=") for c in headers.get("cookie", "").split(";")) if k == COOKIE), "")
+
+
+def kept_answer(desk: Desk, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Response | None:
+    "A page that was made since the last change; None when there is none, or nobody is signed in."
+    if scope["method"] != "GET" or scope["v23"] is None:
+        return None
+    text = desk.kept_page(scope["v23"], scope["path"], scope["query_string"].decode("latin-1"), "hx-request" not in headers)
+    return None if text is None else Response(text, media_type="text/html")
 
 
 def plain(status: int, text: str) -> Response:

@@ -97,7 +97,7 @@ def today(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
         panel("Periods, to the last close", periods(desk), width="w6"), panel("Each day, taken apart", days(desk), width="w6"), cls="grid",
     )]  # fmt: skip
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #a3dc3dda
 def periods(desk: OrderReader) -> Any:
     "Day, 7 and 30 days, month and year to date."
     rows = [(
