@@ -531,6 +531,12 @@ def test_F82_a_kill_without_an_owner_is_told_although_no_desk_ever_starts(outsid
         assert wait_for(lambda: box.messages and sms.requests, 30)
         assert "kill switch is active" in box.subjects[0] and "the data is wrong" in box.messages[0].get_body(("plain",)).get_content() and "kill switch" in sms.requests[0][1]["Body"]
         assert wait_for(lambda: {c: x["status"] for c, x in spooled(state)[0]["channels"].items()} == {"email": "sent", "sms": "sent"}, 30)
+    from typer.testing import CliRunner
+
+    from v23.cli import app
+
+    listed = CliRunner().invoke(app, ["alerts", "list", "--open", "--state", str(state)])
+    assert listed.exit_code == 0 and "KILL_SWITCH" in listed.stdout and "email sent" in listed.stdout, listed.output
     assert wait_for(lambda: take_in(ledger, state, ("sms", "email")) == 1, 30)
     outbox = AlertOutbox(ledger, ledger.clock, {"email": lambda *a: Receipt(True), "sms": lambda *a: Receipt(True)}, threads=False)
     assert {c: s["status"] for c, s in row_of(outbox, "KILL_SWITCH")["channels"].items()} == {"email": "sent", "sms": "sent"} and row_of(outbox, "KILL_SWITCH")["priority"] == "CRITICAL"

@@ -174,6 +174,11 @@ def test_the_snapshots_hold_everything_the_dashboard_shows(campaign):
     assert all(p.stat().st_mode & 0o077 == 0 for p in (campaign / "monitoring").iterdir())
 
 
+def test_after_sixty_sessions_everything_under_state_is_its_owners_alone(campaign):
+    found = list(campaign.rglob("*"))
+    assert len(found) > 20 and [str(p) for p in found if p.stat().st_mode & 0o077] == []
+
+
 def test_prometheus_the_grafana_page_and_the_alert_rules_speak_of_the_same_names(campaign):
     import yaml
 

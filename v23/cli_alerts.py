@@ -69,6 +69,11 @@ def describe_alerts(rows: list[dict[str, Any]]) -> str:
     return "\n".join(found) or "nothing was told yet"
 
 
+def _outside(row: dict[str, Any]) -> dict[str, Any]:
+    "What a command told where no desk ran, like an alert of the ledger; its number comes with the next desk."
+    return {"id": 0, "at": row["at"], "code": row["code"], "subject": row["subject"], "priority": row["priority"] or "HIGH", "text": row["text"], "repeats": 0, "first": True, "channels": row["channels"], "acknowledged": None}
+
+
 @alerts_app.command("list")
 def alerts_list(
     last: Annotated[int, typer.Option("--last", help="How many, newest last.", min=1)] = 20,
@@ -80,13 +85,14 @@ def alerts_list(
 
     Example:  v23 alerts list --open
     """
+    from v23.adapters.alert_spool import spooled
     from v23.adapters.snapshots import read_snapshot
 
-    path = Path(state) / "monitoring" / "alert_history.json"
-    if not path.exists():
+    path, outside = Path(state) / "monitoring" / "alert_history.json", [_outside(r) for r in spooled(state)]
+    if not path.exists() and not outside:
         raise InputError(f"{state} holds no desk yet; start with  v23 campaign")
-    kept = read_snapshot(path)
-    rows = [r for r in kept["alerts"] if not open_only or (r["priority"] in ("CRITICAL", "HIGH") and not r["acknowledged"])][-last:]
+    kept = read_snapshot(path) if path.exists() else {"alerts": [], "channels": []}
+    rows = [r for r in [*kept["alerts"], *outside] if not open_only or (r["priority"] in ("CRITICAL", "HIGH") and not r["acknowledged"])][-last:]
     answer({"alerts": rows, "channels": kept["channels"]}, as_json, describe_alerts(rows))
 
 # %% ../nbs/components/952_cli_alerts.ipynb #8fd5a514
