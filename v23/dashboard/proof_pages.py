@@ -220,7 +220,7 @@ def health(desk: OrderReader, session: Session, owned: bool | None, diary: list[
     seen = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(d.get("at", 0))), str(d.get("action", "")), str(d.get("outcome", "")), str(d.get("role", "")), str(d.get("address", ""))) for d in diary]
     return [Div(
         panel(f"Parts, as the desk saw them at {stamp(state.written_at)}" if state.written_at else "Parts", table("Parts", [("", ""), ("Part", ""), ("Age then", "n"), ("Detail", "")], rows, "No health check has been written yet; the desk writes one with every snapshot.", stack=True), width="w8"), panel("This desk", told, width="w4"),
-        panel("Key figures", table("Key figures", [("", ""), ("Figure", ""), ("Value", "n"), ("Target", "n opt"), ("Warning", "n opt"), ("Critical", "n opt"), ("Based on", "n")], kpis, "No key figure yet: they begin with the first close.", stack=True), width="w8"),
+        panel("Key figures", table("Key figures", [("", ""), ("Figure", "t"), ("Value", "n"), ("Target", "n opt"), ("Warning", "n opt"), ("Critical", "n opt"), ("Based on", "n")], kpis, "No key figure yet: they begin with the first close.", stack=True), width="w8"),
         panel("Heartbeats", beats(state.data), width="w4"),
         panel(f"Metrics of the close written {stamp(desk.read('monitoring/metrics_state.json').written_at)}" if metrics else "Metrics", table("Metrics", [("Metric", ""), ("Value", ""), ("Meaning, or why unknown", ""), ("From", "opt")], numbers, "No metric yet: they begin with the first close.", stack=True)),
         panel("Who did what on this dashboard", table("Diary", [("When", "t"), ("Action", ""), ("Outcome", ""), ("Role", "opt"), ("From", "opt")], seen, "Nobody has done anything yet.")), cls="grid",
