@@ -555,8 +555,10 @@ def plan(
 
 
 def plan_line(row: Mapping[str, Any]) -> str:
-    "One order of a plan."
-    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}"
+    "One order of a plan; what helps stands beside a refusal."
+    from v23.risk.denial_codes import help_for
+
+    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}" + (f" ({helps})" if (helps := help_for(row["refused"])) else "")
     return f"{row['symbol']:<8} {row['side']:<4} {row['quantity']:>7} {row['order_type']:<18} {told}"
 
 

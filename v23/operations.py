@@ -117,7 +117,7 @@ FIXES = {
     "settings": "mend settings.ini, .env or the environment",
 }  # When a check cannot even be made
 
-
+# %% ../nbs/components/948_operations.ipynb #e7035f48
 @dataclass(frozen=True)
 class Finding:
     "One line of the doctor."
@@ -192,7 +192,7 @@ def _bars(s: Settings) -> Finding:
     last = feed.panel.sessions[-1]
     return Finding("bars", last >= wanted, f"{feed.panel.source}, {len(feed.panel.symbols)} names to {last}" + ("" if last >= wanted else f"; bars of {wanted} are needed"), FIXES["bars"])
 
-
+# %% ../nbs/components/948_operations.ipynb #4ef4ff07
 def _channels(s: Settings) -> Finding:
     have = [name for name, on in (("e-mail", s.texts.get("SMTP_HOST")), ("SMS", s.texts.get("TWILIO_PHONE_TO")), ("push", s.secrets.get("ALERT_PUSH_URL"))) if on]
     return Finding("alert channels", True if have else None, ", ".join(have) or "none: alerts reach the log only", "set SMTP_HOST and ALERT_EMAIL_RECIPIENT in .env")

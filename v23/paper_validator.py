@@ -22,6 +22,7 @@ from .adapters.ledger import Ledger
 from .adapters.snapshots import read_snapshot, write_snapshot
 from .adapters.state_folder import owned_ledger, real_clock
 from .backtest import PUBLISHED_BASELINE, backtest
+from .circuit_breakers import PEAK_REBASED
 from .domain import Adjustment, Clock, Event, Fill, Purpose, Quote, Strategy, from_plain, to_plain
 from .drills import why_not
 from .errors import BrokerError, InputError, LedgerError, StateError
@@ -69,17 +70,19 @@ class _People:
 
     def __init__(self, ledger: Ledger):
         self.latches, self.kills, self.flows = _by_session(ledger, "latch"), _by_session(ledger, "kill"), _by_session(ledger, "flow")
+        self.rebases = _by_session(ledger, PEAK_REBASED)
         self.splits, self.compared, self.ledger = _splits(ledger), list(ledger.events("reconciled")), ledger
 
     def of(self, session: date, flow: float, view: Event | None) -> dict[str, Any]:
         "The fields of a recorded day that a rule could not have known."
         lifted = [e for e in self.latches[session] if e.body["by"] != "rule" and not e.body["set"] and e.body.get("lifted")]
         early = [e.body["name"] for e in lifted if view is None or e.seq < view.seq]
+        rebased = [view is not None and e.seq < view.seq for e in self.rebases[session]]
         late = math.fsum(float(e.body["amount"]) for e in self.flows[session] if view is not None and e.seq > view.seq)
         killed = any(e.body["action"] == "activated" and e.body["who"] not in ("breaker", "desk") for e in self.kills[session])
         books = next((e.body for e in reversed(self.compared) if view is not None and e.seq < view.seq), {})
         return {
-            "flow": flow, "late_flow": late if flow else 0.0, "lifted": tuple(early), "killed": killed, "splits": self.splits.get(session),
+            "flow": flow, "late_flow": late if flow else 0.0, "lifted": tuple(early), "late_lifted": tuple(e.body["name"] for e in lifted)[len(early) :], "rebased": True in rebased, "late_rebased": False in rebased, "killed": killed, "splits": self.splits.get(session),
             "quarantined": frozenset(books.get("quarantined", ())), "held_back": _held_back(self.ledger, view.seq) if view is not None else "",
         }  # fmt: skip
 

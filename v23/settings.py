@@ -387,6 +387,20 @@ class Settings:
         return bool(self.secrets["ALPACA_API_KEY"]) and bool(self.secrets["ALPACA_API_SECRET"])
 
 # %% ../nbs/components/02_settings.ipynb #dde1e64b
+def _check_broker(s: Settings) -> None:
+    "Mode, feed, address and account fit together."
+    if s.mode not in MODES:
+        raise SettingsError(f"V23_MODE is {s.mode!r}; expected one of {', '.join(MODES)}")
+    if s.texts["ALPACA_FEED"] not in QUOTE_FEEDS:
+        raise SettingsError(f"ALPACA_FEED is {s.texts['ALPACA_FEED']!r}; expected one of {', '.join(QUOTE_FEEDS)}")
+    host = s.texts["ALPACA_BASE_URL"]
+    local = re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?", host) is not None  # a simulated exchange
+    if (s.mode == "live" and host != LIVE_HOST) or (s.mode == "paper" and host != PAPER_HOST and not local):
+        raise SettingsError(f"V23_MODE={s.mode} and ALPACA_BASE_URL={host} disagree; paper uses {PAPER_HOST}, live uses {LIVE_HOST}")
+    if s.mode == "live" and not s.texts["V23_ACCOUNT_ID"]:
+        raise SettingsError("V23_ACCOUNT_ID is not set; live trades the account it names and no other")
+
+# %% ../nbs/components/02_settings.ipynb #1f9335b0
 def _check_together(s: Settings) -> None:
     r = s.risk
     if not r.drawdown_emergency < r.drawdown_halt < r.drawdown_reduce < 0:
@@ -403,16 +417,7 @@ def _check_together(s: Settings) -> None:
         )
     if s.strategy.phase >= s.strategy.holding_sessions:
         raise SettingsError(f"REBALANCE_PHASE is {s.strategy.phase}; expected 0 to HOLDING_SESSIONS - 1 = {s.strategy.holding_sessions - 1}")
-    if s.mode not in MODES:
-        raise SettingsError(f"V23_MODE is {s.mode!r}; expected one of {', '.join(MODES)}")
-    if s.texts["ALPACA_FEED"] not in QUOTE_FEEDS:
-        raise SettingsError(f"ALPACA_FEED is {s.texts['ALPACA_FEED']!r}; expected one of {', '.join(QUOTE_FEEDS)}")
-    host = s.texts["ALPACA_BASE_URL"]
-    local = re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?", host) is not None  # a simulated exchange
-    if (s.mode == "live" and host != LIVE_HOST) or (s.mode == "paper" and host != PAPER_HOST and not local):
-        raise SettingsError(f"V23_MODE={s.mode} and ALPACA_BASE_URL={host} disagree; paper uses {PAPER_HOST}, live uses {LIVE_HOST}")
-    if s.mode == "live" and not s.texts["V23_ACCOUNT_ID"]:
-        raise SettingsError("V23_ACCOUNT_ID is not set; live trades the account it names and no other")
+    _check_broker(s)
 
 
 def load_settings(
