@@ -4153,7 +4153,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'v23.trading_desk.Wiring': ('components/trading_desk.html#wiring', 'v23/trading_desk.py'),
                                   'v23.trading_desk._broker': ('components/trading_desk.html#_broker', 'v23/trading_desk.py'),
                                   'v23.trading_desk._own_exchange': ('components/trading_desk.html#_own_exchange', 'v23/trading_desk.py'),
-                                  'v23.trading_desk.at_limits': ('components/trading_desk.html#at_limits', 'v23/trading_desk.py'),
                                   'v23.trading_desk.closed_trades': ('components/trading_desk.html#closed_trades', 'v23/trading_desk.py'),
                                   'v23.trading_desk.entries_today': ('components/trading_desk.html#entries_today', 'v23/trading_desk.py'),
                                   'v23.trading_desk.equity_figure': ('components/trading_desk.html#equity_figure', 'v23/trading_desk.py'),

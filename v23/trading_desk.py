@@ -6,12 +6,12 @@
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULATED_KEYS', 'ORDER_COLUMNS', 'equity_points',
            'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades', 'sent_entries', 'entries_today',
            'sent_per_wish', 'live_orders', 'unknown_orders', 'sent_since', 'last_rebalance', 'rebalance_due',
-           'at_limits', 'repeated_orders', 'peaks', 'last_marks', 'real_losses', 'loss_reading', 'start_equity',
-           'kelly_estimate', 'exposures', 'reference_prices', 'GateView', 'PurseView', 'Standing', 'StandingView',
-           'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore',
-           'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk',
-           'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'show',
-           'listen', 'open_existing', 'read_orders']
+           'repeated_orders', 'peaks', 'last_marks', 'real_losses', 'loss_reading', 'start_equity', 'kelly_estimate',
+           'exposures', 'reference_prices', 'GateView', 'PurseView', 'Standing', 'StandingView', 'Gate', 'is_lost',
+           'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk', 'TellingDesk',
+           'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
+           'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'show', 'listen', 'open_existing',
+           'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -58,7 +58,6 @@ from .position_sizer import PositionSizer
 from .promotion import demote, demotion_cause, read_promotion, require_promotion
 from .record_checks import terms_of
 from .risk.breaker_rules import CONFIRM_S, LossReading, confirm, needs_second_reading
-from .risk.denial_codes import DenialCode, codes_of
 from .risk.pretrade_checks import PreTradeContext, evaluate, sectors_at
 from .risk.split_guard import SplitSuspect, guarded_reading, split_suspects
 from .settings import LIVE_HOST, PAPER_HOST, Secret, Settings, load_settings
@@ -153,17 +152,6 @@ def rebalance_due(last: date | None, session: date, holding_sessions: int) -> bo
     return last is None or len(sessions_between(last, session)) - 1 >= holding_sessions
 
 # %% ../nbs/components/85_trading_desk.ipynb #848d79ba
-def at_limits(ledger: Ledger, session: date) -> list[str]:
-    "Symbols of a session of which an entry was not sent because the position or the sector would be too large."
-    full, found = {DenialCode.POSITION_SIZE, DenialCode.SECTOR}, set()
-    mine = {p["intent_id"]: p for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value}
-    for p in mine.values():
-        if p["refused"] and any(c["name"] in full and c["binding"] and not c["passed"] for c in p["decision"]):
-            found.add(p["symbol"])
-    found |= {o.symbol for o in ledger.orders(states=[OrderState.DENIED]) if o.intent_id in mine and full & set(codes_of(o.reason))}
-    return sorted(found)
-
-
 def repeated_orders(ledger: Ledger, session: date) -> int:
     "Most orders that one parent of a session has sent."
     sent = sent_per_wish(ledger)
@@ -858,9 +846,6 @@ class RebalancingDesk(DecidingDesk):
         return self._rebalanced(session, execution_report(self.ledger, session))
 
     def _rebalanced(self, session: date, report: dict[str, Any]) -> dict[str, Any]:
-        if full := at_limits(self.ledger, session):
-            self.engine.wire.error("notice", "POSITION_LIMIT", f"not sent at a position or sector limit: {', '.join(full[:10])}{f' and {len(full) - 10} more' if len(full) > 10 else ''}")
-            self.alerts.tick()
         summary = {
             "session": session, "rebalance": "done", "parents": report["parents"], "refused": len(report["refused"]), "not filled": len(report["unfilled"]),
             "fill rate": report["fill_rate"], "mean slippage bps": report["slippage"]["mean_bps"],

@@ -367,4 +367,4 @@ def drafts_of(kind: str, body: Mapping[str, Any], latched: frozenset[str] = froz
     return []
 
 
-WATCHED = ("error", "latch", "kill", "safe_mode", "reconciled", "job", "rebalanced")
+WATCHED = ("error", "latch", "kill", "safe_mode", "reconciled", "job", "parent", "order", "rebalanced")
