@@ -261,13 +261,13 @@ def test_F84_ten_thousand_alerts_in_a_storm(clock, tmp_path, rng):
 
     outbox = AlertOutbox(ledger, clock, {c: channel(c) for c in OUTSIDE}, steady=lambda: clock.at.timestamp(), threads=False)
     codes = [("UNTRADABLE", 25), ("QUARANTINE", 300), ("LATE_FILL", 400), ("API_DOWN", 1)]
-    raised, slowest = set(), 0.0
+    raised, took_s = set(), []
     for n in range(10_000):
         code, subjects = codes[int(rng.integers(len(codes)))]
         subject = f"S{int(rng.integers(subjects))}"
         began = time.perf_counter()
         outbox.alert(code, subject, f"reading {n}")
-        slowest = max(slowest, time.perf_counter() - began)
+        took_s.append(time.perf_counter() - began)
         raised.add((code, subject))
         clock.sleep(0.7)
         if n % 10 == 0:
@@ -292,8 +292,9 @@ def test_F84_ten_thousand_alerts_in_a_storm(clock, tmp_path, rng):
     assert {(r["code"], r["subject"]) for r in outbox.rows(100_000)} == raised
     assert all(s["status"] in ("sent", "digested") for r in outbox.rows(100_000) for s in r["channels"].values())
     told = sum(1 + r["repeats"] for r in outbox.rows(100_000))
-    assert told >= 10_000 - len(raised) * 2 and slowest < 0.5
-    print(f"10,000 alerts, {len(raised)} distinct: sms {len(took['sms'])}, email {len(took['email'])}, push {len(took['push'])}; slowest call {slowest * 1e3:.1f} ms")
+    slow = sorted(took_s)[-10]  # a machine that is busy with something else may hold a few calls up
+    assert told >= 10_000 - len(raised) * 2 and slow < 0.1
+    print(f"10,000 alerts, {len(raised)} distinct: sms {len(took['sms'])}, email {len(took['email'])}, push {len(took['push'])}; one call in a thousand took {slow * 1e3:.1f} ms or more")
 
 
 def test_F85_no_secret_no_header_and_no_markup_gets_out(sinks, ledger, clock, tmp_path):
