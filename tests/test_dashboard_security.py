@@ -20,6 +20,7 @@ import uvicorn
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from v23.adapters.alert_spool import spooled
 from v23.adapters.live_view import write_view
 from v23.adapters.snapshots import write_snapshot
 from v23.control import ControlServer
@@ -467,6 +468,7 @@ def test_damaged_files_become_sentences_and_no_page_falls_over(browser, desk, pl
 def test_a_kill_with_nobody_there_is_latched_and_says_so(browser, desk, place):
     _, token = sign_in(browser, desk)
     told = browser.post("/actions/kill", data={"csrf": token, "confirm": "KILL", "reason": "x"}, headers={"origin": HERE})
+    assert [(r["code"], r["priority"]) for r in spooled(place[0])] == [("KILL_SWITCH", "CRITICAL")], "and people are told"
     assert told.status_code == 503 and "nobody is selling" in told.text and (place[0] / "KILL").read_text() == "dashboard x\n" and stat.S_IMODE((place[0] / "KILL").stat().st_mode) == 0o600
     assert browser.post("/actions/cancel-all", data={"csrf": token}, headers={"origin": HERE}).status_code == 503
     assert "EMERGENCY" in browser.get("/").text

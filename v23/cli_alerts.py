@@ -157,5 +157,7 @@ def metrics(state: StateOption = STATE, as_json: JsonOption = False) -> None:
         raise InputError(f"{state} holds no closed session yet; start with  v23 campaign")
     figures = dashboard.kpis()
     text = [f"{r['name']:<22} {'unknown' if r['value'] is None else r['value']!s:<24} {r['unit']:<9} {r['reason'] or r['meaning']}" for r in rows]
-    text += ["", *(f"{k['name']:<22} {'unknown' if k['value'] is None else format(k['value'], '.4g'):<12} {k['grade']:<9} target {k['target']:g} {k['unit']}, {'n=' + str(k['n']) if k['value'] is not None else k['reason']}" for k in figures)]
-    answer({"metrics": rows, "kpis": figures, "summaries": kept["dashboard_state"]["data"]["summaries"] if "dashboard_state" in kept else []}, as_json, "\n".join(text))
+    text += ["", *(f"{k['name']:<22} {'unknown' if k['value'] is None else format(k['value'], '.4g'):<12} {k['grade']:<9} target {k['target']:g}, warning {k['warning']:g}, critical {k['critical']:g} {k['unit']}; {'n=' + str(k['n']) if k['value'] is not None else k['reason']}" for k in figures)]
+    periods = kept["dashboard_state"]["data"]["summaries"] if "dashboard_state" in kept else []
+    text += ["", *(f"{p['period']:<22} {p['pnl']:+,.2f} $ ({p['return']:+.2%}), deepest fall {p['drawdown']:.2%}, {p['sessions']} sessions, {p['trades']} trades" for p in periods), "", f"as of {kept['metrics_state']['written_at'][:19]}"]
+    answer({"metrics": rows, "kpis": figures, "summaries": periods}, as_json, "\n".join(text))
