@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INK', 'BLUE', 'ORANGE', 'RED', 'GREEN', 'PICTURES', 'STYLE', 'HEAD', 'CHECKS', 'PANELS', 'FOOT', 'equity_picture',
            'difference_picture', 'cone_picture', 'signals_picture', 'slippage_picture', 'waterfall_picture',
-           'sharpe_picture', 'wins_picture', 'sessions_needed', 'largest_names', 'go_live_html', 'remote_resources',
-           'summary_markdown']
+           'sharpe_hurdle', 'sharpe_picture', 'wins_picture', 'sessions_needed', 'sessions_until_informative',
+           'known_of', 'largest_names', 'go_live_html', 'remote_resources', 'summary_markdown']
 
 # %% ../nbs/components/90_reports.ipynb #b75d0765
 import io
@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .adapters.snapshots import write_atomic
 
@@ -71,11 +73,11 @@ def equity_picture(report: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def difference_picture(report: Mapping[str, Any], margin: float = 0.05) -> str:
+def difference_picture(report: Mapping[str, Any]) -> str:
     "Cumulative paper minus replay in bps, its any-time band, and what a drift of the margin a year would be."
     from v23.validation.statistics import always_valid_t
 
-    days = _sessions(report)
+    days, margin = _sessions(report), report["gate"]["margin_per_year"]
     steps = [(p - r) * 1e4 for p, r in zip(_returns(report, "paper"), _returns(report, "replay"), strict=True)]
 
     def draw(axes: Any) -> None:
@@ -102,26 +104,19 @@ def difference_picture(report: Mapping[str, Any], margin: float = 0.05) -> str:
 
 # %% ../nbs/components/90_reports.ipynb #a05e9857
 def cone_picture(report: Mapping[str, Any]) -> str:
-    "Paper's equity in the cone of the baseline's Sharpe at paper's own volatility, the error of 207 sessions included."
-    b, moves, days = report["baseline"], _returns(report, "paper"), _sessions(report)
-    n = len(moves)
+    "Paper's return in the cone of a run like the baseline."
+    cone, moves, days = report["cone"], _returns(report, "paper"), _sessions(report)
 
     def draw(axes: Any) -> None:
-        if n > 2 and all(map(math.isfinite, moves)):
-            mean = sum(moves) / n
-            sd = math.sqrt(sum((x - mean) ** 2 for x in moves) / (n - 1))
-            error = math.sqrt((1 + b["sharpe"] ** 2 / 252 / 2) / b["days"])  # Of the daily Sharpe ratio (Lo 2002)
-            t = range(1, n + 1)
-            centre = [b["sharpe"] / math.sqrt(252) * sd * k * 100 for k in t]
-            for z, alpha in ((1.96, 0.12), (0.674, 0.2)):
-                reach = [z * sd * math.sqrt(k + (k * error) ** 2) * 100 for k in t]
-                axes.fill_between(range(n), [c - r for c, r in zip(centre, reach, strict=True)], [c + r for c, r in zip(centre, reach, strict=True)], color=ORANGE, alpha=alpha, lw=0, label=f"{95 if z > 1 else 50} % of runs")
-            total, path = 1.0, []
-            for x in moves:
-                total *= 1 + x
-                path.append((total - 1) * 100)
-            axes.plot(range(n), path, color=BLUE, marker="o", ms=2.5, label="paper")
-            axes.legend(frameon=False, labelcolor=INK)
+        if cone:
+            low, lower, middle, upper, high = ([level[n] * 100 for level in cone["levels"]] for n in range(5))
+            at = range(len(cone["levels"]))
+            axes.fill_between(at, low, high, color=ORANGE, alpha=0.12, lw=0, label="95 % of runs")
+            axes.fill_between(at, lower, upper, color=ORANGE, alpha=0.2, lw=0, label="50 % of runs")
+            axes.plot(at, middle, color=ORANGE, lw=1, ls="--")
+        path = np.cumprod([1 + x for x in moves]) - 1
+        axes.plot(range(len(days)), path * 100, color=BLUE, marker="o", ms=2.5, label="paper")
+        axes.legend(frameon=False, labelcolor=INK)
         axes.axhline(0, color=INK, lw=0.8)
         axes.set(ylabel="return, %")
         _sparse(axes, days)
@@ -150,7 +145,7 @@ def signals_picture(report: Mapping[str, Any]) -> str:
 # %% ../nbs/components/90_reports.ipynb #afec9769
 def slippage_picture(report: Mapping[str, Any]) -> str:
     "Distribution of slippage with the assumption, the gate, the mean and its upper bound."
-    costs = report["execution"]["costs_bps"]
+    costs, gate = report["execution"]["costs_bps"], report["gate"]
     upper = next((c["ci_high"] for c in report["checks"] if c["id"] == "c04_slippage"), None)
 
     def draw(axes: Any) -> None:
@@ -161,8 +156,8 @@ def slippage_picture(report: Mapping[str, Any]) -> str:
             axes.axvline(sum(costs) / len(costs), color=GREEN, lw=1.6, label=f"mean {sum(costs) / len(costs):.1f}")
         if upper is not None:
             axes.axvline(upper, color=GREEN, lw=1, ls=":", label=f"95 % upper {upper:.1f}")
-        axes.axvline(10, color=ORANGE, ls="--", label="assumed 10")
-        axes.axvline(15, color=RED, ls="--", label="gate 15")
+        axes.axvline(gate["assumed_slippage_bps"], color=ORANGE, ls="--", label=f"assumed {gate['assumed_slippage_bps']:g}")
+        axes.axvline(gate["max_slippage_bps"], color=RED, ls="--", label=f"gate {gate['max_slippage_bps']:g}")
         axes.set(xlabel="bps against the arrival midpoint", ylabel="parent orders")
         axes.legend(frameon=False, labelcolor=INK)
 
@@ -209,6 +204,12 @@ def _running(report: Mapping[str, Any], draw_at: Callable[[list[float]], tuple[f
 
     return _svg(draw, 2.4)
 
+# %% ../nbs/components/90_reports.ipynb #f3446e6c
+def sharpe_hurdle(report: Mapping[str, Any]) -> float | None:
+    "The Sharpe ratio the gate asks for; None without a baseline."
+    asked = report["gate"]["baseline_sharpe"]
+    return report["gate"]["min_sharpe_share"] * asked if asked is not None else None
+
 
 def sharpe_picture(report: Mapping[str, Any]) -> str:
     "The Sharpe ratio after every session with its exact interval; not informative for a year and more."
@@ -219,7 +220,9 @@ def sharpe_picture(report: Mapping[str, Any]) -> str:
         value = sharpe(moves) if len(moves) > 4 and all(map(math.isfinite, moves)) else None
         return (value, *exact_sharpe_ci(value, len(moves))) if value is not None else None
 
-    return _running(report, at, ((1.078, RED, "gate 1.078"), (0.0, INK, "no edge")), "Sharpe, annualised")
+    hurdle = sharpe_hurdle(report)
+    gate = ((hurdle, RED, f"gate {hurdle:.3f}"),) if hurdle is not None else ()
+    return _running(report, at, (*gate, (0.0, INK, "no edge")), "Sharpe, annualised")
 
 
 def wins_picture(report: Mapping[str, Any]) -> str:
@@ -234,7 +237,9 @@ def wins_picture(report: Mapping[str, Any]) -> str:
         ci = proportion_sequence(k, n)
         return k / n, ci.low, ci.high
 
-    return _running(report, at, ((0.501, RED, "band 50.1 to 60.1 %"), (0.601, RED, "_")), "positive days")
+    rate, band = report["gate"]["baseline_win_rate"], report["gate"]["win_rate_band"]
+    lines = ((rate - band, RED, f"band {rate - band:.1%} to {rate + band:.1%}"), (rate + band, RED, "_")) if rate is not None else ()
+    return _running(report, at, lines, "positive days")
 
 
 PICTURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -251,18 +256,19 @@ h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .5rem}.s
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;min-width:0;overflow-x:auto}
 .card h3{margin:.1rem 0 .4rem;font-size:.95rem}.big{font-size:1.15rem;font-weight:650}.banner{border:2px solid var(--warn);border-radius:10px;padding:.5rem 1rem;margin:.8rem 0}.wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.32rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}.pass,.fail{white-space:nowrap}
-th{font-weight:600;color:var(--soft);font-size:.82rem}.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{font-weight:600;color:var(--soft);font-size:.82rem}.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.num{white-space:normal}
 .pass{color:var(--good);font-weight:650}.fail{color:var(--bad);font-weight:650}.tag{border:1px solid var(--line);border-radius:6px;padding:0 .35rem;font-size:.78rem;white-space:nowrap}
-.lit{border-left:4px solid var(--bad);padding-left:.6rem}.dark{border-left:4px solid var(--good);padding-left:.6rem}.q{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr));gap:.55rem 1rem}
+.lit{border-left:4px solid var(--bad);padding-left:.6rem}.dark{border-left:4px solid var(--good);padding-left:.6rem}.open{border-left:4px solid var(--line);padding-left:.6rem}.q{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr));gap:.55rem 1rem}
 @media (max-width:700px){.checks tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}.checks th{display:none}.checks td{display:inline-block;border:0;padding:.05rem .5rem .05rem 0}.checks td:first-child{display:block;font-weight:650}.checks td[data-l]::before{content:attr(data-l) " ";color:var(--soft);font-size:.8rem}}
-@media print{:root{--ink:#000;--soft:#444;--line:#bbb;--ground:#fff;--card:#fff;--good:#15803d;--bad:#b91c1c;--warn:#b45309}body{max-width:none;font-size:11px}.card{break-inside:avoid}}
+@media print{:root{--ink:#000;--soft:#444;--line:#bbb;--ground:#fff;--card:#fff;--good:#15803d;--bad:#b91c1c;--warn:#b45309}html{font-size:11px}body{max-width:none;font-size:11px;padding:0}.grid{grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr))}.card{break-inside:avoid;overflow:visible}.checks td,.checks th{padding:.25rem .3rem;font-size:9px}h2{break-after:avoid}}
 """
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,"><title>Go-live report</title><style>{{ style }}</style></head><body>
 <h1>Go-live report</h1>
-<p class="soft">V21 on {{ r.provenance.source }} · {{ r.days|length }} sessions{% if r.days %}, {{ r.days[0].session }} to {{ r.days[-1].session }}{% endif %} · {{ r.trades }} round trips · account {{ r.provenance.account_id[:8] or "none" }} · build {{ r.provenance.build or "unknown" }} · {{ r.provenance.ledger_events }} ledger events, hash chain {{ "verified" if r.valid else "NOT relied on" }} · {{ r.looks.said }}</p>
+<p class="soft">{{ r.strategy }} on {{ r.provenance.source }} · {{ r.days|length }} sessions{% if r.days %}, {{ r.days[0].session }} to {{ r.days[-1].session }}{% endif %} · {{ r.trades }} round trips · account {{ r.provenance.account_id[:8] or "none" }} · build {{ r.provenance.build or "unknown" }} · {{ r.provenance.ledger_events }} ledger events, hash chain {{ "verified" if r.valid else "NOT relied on" }} · {{ r.looks.said }}</p>
 {% if r.provenance.synthetic %}<div class="banner"><b>SYNTHETIC MARKET.</b> Invented prices. A result here is about the machine, never about the strategy.</div>{% endif %}
 {% for p in r.problems[:12] %}<div class="banner"><b>INVALID RECORD ({{ p.kind }}).</b> {{ p.detail }}</div>{% endfor %}{% if r.problems|length > 12 %}<p>… and {{ r.problems|length - 12 }} more findings, in validation_report.json.</p>{% endif %}
-{% if not r.days %}<div class="banner"><b>NOTHING TO VALIDATE.</b> {{ r.missing[0] }}</div>{% endif %}
+{% if not r.days %}<div class="banner"><b>NOTHING TO VALIDATE.</b> {{ r.missing[0] }}</div>{% endif %}{% if not r.baseline %}<div class="banner"><b>NO BASELINE.</b> {{ r.strategy }} brings no figures that were measured before it was traded, so the win-rate and Sharpe checks have nothing to compare with and fail.</div>{% endif %}
+{% if known %}<p class="soft small">{{ known }}</p>{% endif %}
 <div class="grid">
 <div class="card"><h3>Decision (the document's matrix{% if r.strict_evidence %}, with evidence demanded{% endif %})</h3><div class="big">{{ r.decision.recommendation }}</div><p class="soft small">{{ r.decision.scenario }} · size multiplier if live {{ "%.2f"|format(r.decision.size_multiplier) }}{% if r.strict_evidence and r.matrix.scenario != r.decision.scenario %} · the matrix alone says: {{ r.matrix.recommendation }}{% endif %}</p>
 {% if r.key_figures.warning %}<p class="small">A key figure is in its warning range: {{ r.key_figures.warning }}</p>{% endif %}</div>
@@ -272,28 +278,29 @@ HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name=
 """
 CHECKS = """<h2>The ten checks</h2><div class="card"><table class="checks"><tr><th>check</th><th>required</th><th>observed</th><th></th><th>95 % interval</th><th>evidence</th><th class="num">P(pass | aligned)</th><th class="num">P(pass | no edge)</th><th>proof</th></tr>
 {% for c in r.checks %}<tr><td>{{ c.name }}</td><td data-l="required">{{ c.required }}</td><td data-l="observed">{{ c.observed }}</td><td class="{{ 'pass' if c.passed else 'fail' }}">{{ 'PASS' if c.passed else 'FAIL' }}</td><td class="small">{% if c.ci_method and c.ci_method != 'count' %}{{ interval(c) }}<br><span class="soft">{{ c.ci_method }}</span>{% endif %}</td><td><span class="tag">{{ c.evidence|replace('_', ' ') }}</span></td><td class="num"{% if c.p_pass_aligned is not none %} data-l="P(pass | aligned)"{% endif %}>{{ chance(c.p_pass_aligned) }}</td><td class="num"{% if c.p_pass_null is not none %} data-l="P(pass | no edge)"{% endif %}>{{ chance(c.p_pass_null) }}</td><td class="small">{% if c.artefact_uri %}{{ c.artefact_uri }}<br><span class="soft">{{ c.artefact_sha256[:12] }}</span>{% endif %}</td></tr>{% endfor %}</table></div>
-<h2>What speaks against this run</h2><div class="card q">{% for p in r.panels %}<div class="{{ 'lit' if p.lit else 'dark' }} small"><b>{{ p.question }}</b>{% if p.lit %} <span class="fail">LOOK</span>{% endif %}<br><span class="soft">{{ p.detail }}</span></div>{% endfor %}</div>
+<h2>What speaks against this run</h2><div class="card q">{% for p in r.panels %}<div class="{{ 'lit' if p.lit else 'open' if p.detail.startswith('not judged') else 'dark' }} small"><b>{{ p.question }}</b>{% if p.lit %} <span class="fail">LOOK</span>{% endif %}<br><span class="soft">{{ p.detail }}</span></div>{% endfor %}</div>
 """
 
 # %% ../nbs/components/90_reports.ipynb #d60f87c6
 PANELS = """<h2>Does paper behave like the same rules on the same days?</h2><div class="grid">
-<div class="card"><h3>Equity, paper and replay</h3>{{ equity }}</div><div class="card"><h3>Cumulative difference</h3>{{ difference }}<p class="soft small">Mean {{ per_year(r.difference.mean_per_year) }} a year, any-time 95 % band {{ band }}. The replay sees how orders are worked. It cannot see whether the strategy has an edge.</p></div>
-<div class="card"><h3>From the replay to paper</h3>{{ waterfall }}<table class="small">{% for name, value in r.difference.parts_bps.items() %}<tr><td>{{ name }}</td><td class="num">{{ "%+.2f"|format(value) }} bps</td><td class="num">{{ "%+.2f"|format(r.difference.cents[name] / 100) }} $</td></tr>{% endfor %}<tr><td><b>paper - replay</b></td><td class="num"></td><td class="num"><b>{{ money(r.difference.dollars) }}</b></td></tr></table></div>
-<div class="card"><h3>By name, the ten largest</h3><div class="wide"><table class="small"><tr><th>name</th>{% for k in parts %}<th class="num">{{ k }}</th>{% endfor %}<th class="num">total $</th></tr>{% for name, row, total in names %}<tr><td>{{ name }}</td>{% for k in parts %}<td class="num">{{ "%.2f"|format(row[k]) if row[k] else "" }}</td>{% endfor %}<td class="num">{{ "%+.2f"|format(total) }}</td></tr>{% endfor %}</table></div></div>
+<div class="card"><h3>Equity, paper and replay</h3>{{ equity }}</div><div class="card"><h3>Cumulative difference</h3>{{ difference }}<p class="soft small">Mean {{ per_year(r.difference.mean_per_year) }} a year, any-time 95 % band {{ band }}. The replay sees how orders are worked. It cannot see whether the strategy has an edge.{% if t.error is not none %} Tracking error {{ "%.2f"|format(t.error * 100) }} % a year ({{ "%.2f"|format(t.error_low * 100) }} to {{ "%.2f"|format(t.error_high * 100) }}){% if t.correlation is not none %}, correlation {{ "%.4f"|format(t.correlation) }} ({{ "%.4f"|format(t.correlation_low) }} to {{ "%.4f"|format(t.correlation_high) }}){% endif %}.{% endif %}{% if t.sharpe_difference is not none %} Its Sharpe ratio differs from the replay's by {{ "%+.2f"|format(t.sharpe_difference) }}{% if t.sharpe_p is not none %} (p {{ "< 0.01" if t.sharpe_p < 0.01 else "%.2f"|format(t.sharpe_p) }}, Ledoit and Wolf){% endif %}.{% endif %}</p></div>
+<div class="card"><h3>From the replay to paper</h3>{{ waterfall }}<table class="small">{% for name, value in r.difference.parts_bps.items() %}<tr><td>{{ name }}</td><td class="num">{{ signed(value) }} bps</td><td class="num">{{ signed(r.difference.cents[name] / 100) }} $</td></tr>{% endfor %}<tr><td><b>paper - replay</b></td><td class="num"></td><td class="num"><b>{{ money(r.difference.dollars) }}</b></td></tr></table></div>
+<div class="card"><h3>By name, the ten largest</h3><div class="wide"><table class="small"><tr><th>name</th><th class="num">total $</th>{% for k in parts %}<th class="num">{{ k }}</th>{% endfor %}</tr>{% for name, row, total in names %}<tr><td>{{ name }}</td><td class="num">{{ signed(total) }}</td>{% for k in parts %}<td class="num">{{ signed(row[k]) if row[k]|abs > 0.005 else "" }}</td>{% endfor %}</tr>{% endfor %}</table></div></div>
 <div class="card"><h3>Slippage</h3>{{ slippage }}{% if r.execution.optimism and r.execution.optimism.n %}<p class="soft small">Paper charged {{ "%.1f"|format(r.execution.optimism.paper_bps) }} bps; the square-root law puts the same {{ r.execution.optimism.n }} orders at {{ "%.1f"|format(r.execution.optimism.modelled_bps) }} bps, {{ "%+.2f"|format(r.execution.optimism.dollars) }} $ more for this record. An estimate: paper measures neither impact nor the queue.</p>{% endif %}</div>
-<div class="card"><h3>Signals</h3>{{ signal_days }}<p class="small">{% if r.signals.match is not none %}<b>{{ "%.1f"|format(r.signals.match * 100) }} %</b> of {{ r.signals.names }} names agree; {{ r.signals.different_days|length }} rebalance days differ{% if r.signals.different_days %}, the first on {{ r.signals.different_days[0] }}{% endif %}.{% if r.signals.size_ratio is not none %} Sizes: {{ "%.3f"|format(r.signals.size_ratio) }} times the replay's.{% endif %}{% else %}There was no rebalance day yet.{% endif %}</p></div></div>
+<div class="card"><h3>Signals</h3>{{ signal_days }}<p class="small">{% if r.signals.match is not none %}<b>{{ "%.1f"|format(r.signals.match * 100) }} %</b> of {{ r.signals.names }} names agree; {{ r.signals.different_days|length }} rebalance days differ{% if r.signals.different_days %}, the first on {{ r.signals.different_days[0] }}{% endif %}.{% if r.signals.rank_correlation is not none %} Rank correlation of the lists {{ "%.3f"|format(r.signals.rank_correlation) }} (Kendall).{% endif %}{% if r.signals.orders[1] %} {{ r.signals.orders[0] }} of {{ r.signals.orders[1] }} orders are in both, by session, name and side.{% endif %}{% if r.signals.size_ratio is not none %} Sizes: {{ "%.3f"|format(r.signals.size_ratio) }} times the replay's.{% endif %}{% else %}There was no rebalance day yet.{% endif %}</p></div></div>
 <h2>Does it look like the baseline? (it would take years to say)</h2><div class="grid">
-<div class="card"><h3>The baseline's cone</h3>{{ cone }}<p class="soft small">At paper's own volatility. At 14 sessions a fall of the Sharpe ratio by 30 % is noticed 6 times in a hundred, 5 of them by chance.</p></div>
-<div class="card"><h3>Sharpe ratio so far</h3>{{ running_sharpe }}<p class="soft small">Not informative before session 263: until then a strategy without any edge passes a fifth as often or more.</p></div>
-<div class="card"><h3>Positive days so far</h3>{{ running_wins }}</div>
+<div class="card"><h3>The cone of {{ "the baseline" if r.baseline else "the backtest" }}</h3>{{ cone }}<p class="soft small">{% if r.cone %}Blocks of {{ r.cone.shape }} backtested days at paper's own volatility, for a Sharpe ratio of {{ "%.2f"|format(r.cone.sharpe) }} with the error of the {{ r.cone.sessions }} sessions it was measured on.{% else %}There are too few days to draw it.{% endif %}{% if power is not none %} After {{ r.days|length }} sessions a fall of the Sharpe ratio by 30 % is noticed {{ "%.0f"|format(power * 100) }} times in a hundred, 5 of them by chance.{% endif %}</p></div>
+<div class="card"><h3>Sharpe ratio so far</h3>{{ running_sharpe }}<p class="soft small">{% if informative %}Not informative before session {{ informative }}: until then a strategy without any edge passes a fifth as often or more.{% endif %}{% if r.sharpe.rho1 is not none %} First autocorrelation of the days {{ "%+.2f"|format(r.sharpe.rho1) }}{% if r.sharpe.hac_ratio is not none %}, HAC error {{ "%.2f"|format(r.sharpe.hac_ratio) }} times the one of independent days; block bootstrap {{ "%.2f"|format(r.sharpe.bootstrap_low) }} to {{ "%.2f"|format(r.sharpe.bootstrap_high) }}{% else %}; HAC error and block bootstrap from session 60 on{% endif %}.{% endif %}</p></div>
+<div class="card"><h3>Positive days so far</h3>{{ running_wins }}<p class="soft small">The gate counts days, as the baseline does. Per trade, paper won {{ r.per_trade.paper_wins }} of {{ r.per_trade.paper_trades }}{% if r.per_trade.backtest_win_rate is not none %}; the same rule on all bars at hand won {{ "%.1f"|format(r.per_trade.backtest_win_rate * 100) }} % of {{ r.per_trade.backtest_trades }}{% endif %}.</p></div>
 <div class="card"><h3>Orders that were not filled</h3>{% if r.execution.missed %}<table class="small"><tr><th>session</th><th>name</th><th>side</th><th class="num">filled</th></tr>{% for m in r.execution.missed[:12] %}<tr><td>{{ m.session }}</td><td>{{ m.symbol }}</td><td>{{ m.side }}</td><td class="num">{{ m.filled }} of {{ m.intended }}</td></tr>{% endfor %}</table>{% else %}<p>None.</p>{% endif %}<p class="soft small">To be 95 % sure of a fill rate of 95 % takes 59 orders without a miss, 93 with one, 124 with two, 153 with three.</p></div></div>
 <h2>Drills, looks and epochs</h2><div class="grid"><div class="card"><h3>Drills</h3>{% if r.drills %}<table class="small"><tr><th>drill</th><th></th><th>when</th><th>who</th><th>build</th><th>artefact</th></tr>{% for d in r.drills %}<tr><td>{{ d.name }}</td><td class="{{ 'pass' if d.passed else 'fail' }}">{{ 'passed' if d.passed else 'FAILED' }}</td><td>{{ d.at[:16] }}</td><td>{{ d.who }}</td><td>{{ d.build }}</td><td>{{ d.uri }} <span class="soft">{{ d.sha256[:12] }}</span></td></tr>{% endfor %}</table>{% else %}<p>No drill is on record.</p>{% endif %}</div>
 <div class="card"><h3>Looks and epochs</h3><p class="small">{{ r.looks.said }}.</p><table class="small">{% for e in r.epochs %}<tr><td>{{ e.first }} to {{ e.last }}</td><td class="num">{{ e.sessions }}</td><td>{{ e.why }}</td></tr>{% endfor %}</table></div></div>
 """
-FOOT = """<h2>The baseline's dossier</h2><div class="grid"><div class="card"><h3>As published</h3>CAGR {{ "%.1f"|format(r.baseline.cagr * 100) }} %, Sharpe {{ r.baseline.sharpe }}, maximal drawdown {{ "%.1f"|format(r.baseline.max_drawdown * 100) }} %, win rate {{ "%.1f"|format(r.baseline.win_rate * 100) }} %.<ul class="small">{% for line in r.baseline.provenance %}<li>{{ line }}</li>{% endfor %}</ul>
-{% if d %}<p class="small">Its Sharpe ratio could be anything from {{ "%.2f"|format(d.published.low) }} to {{ "%.2f"|format(d.published.high) }}; PSR {{ "%.3f"|format(d.published.psr) }}; it would take {{ "%.0f"|format(d.published.min_track_record_sessions) }} sessions, it has {{ d.published.sessions }}.</p><table class="small"><tr><th>independent tries</th>{% for x in d.published.dsr_curve %}<td class="num">{{ x.trials }}</td>{% endfor %}</tr><tr><th>DSR</th>{% for x in d.published.dsr_curve %}<td class="num">{{ "%.2f"|format(x.dsr) }}</td>{% endfor %}</tr></table>{% endif %}</div>
-{% if d %}<div class="card"><h3>On record here</h3>{% if d.trials %}<p class="small">{{ d.trials.trials }} tries, {{ d.trials.configurations }} configurations of {{ d.trials.strategy }}.</p>{% for s in d.trials.sentences %}<p class="small">{{ s }}</p>{% endfor %}{% if d.trials.plateau %}<p class="small">One step away from the best, {{ d.trials.plateau.neighbours }} tries have a median Sharpe ratio of {{ "%.2f"|format(d.trials.plateau.median) }} and a worst of {{ "%.2f"|format(d.trials.plateau.worst) }}, against {{ "%.2f"|format(d.trials.plateau.best) }}.</p>{% endif %}{% else %}<p class="small">{{ d.trouble }}</p>{% endif %}{% if d.bars %}<p class="small">Bars: {{ d.bars.source }}, {{ d.bars.symbols }} names, {{ d.bars.first }} to {{ d.bars.last }}. Survivorship: {{ d.bars.survivorship }}.</p>{% endif %}</div>{% endif %}</div>
-<h2>What Kelly says</h2><div class="card"><table class="small"><tr><th>basis</th><th class="num">full Kelly</th><th class="num">size per name</th><th class="num">trades</th><th>from</th></tr>{% for k in r.kelly %}<tr><td>{{ k.basis }}</td><td class="num">{{ "%.3f"|format(k.kelly) }}</td><td class="num">{{ "%.2f"|format(k.base_size * 100) }} %</td><td class="num">{{ k.trades }}</td><td>{{ k.detail }}</td></tr>{% endfor %}</table><p class="soft small">Before multipliers and caps. Paper may size on the published basis so that evidence can be gathered; live needs a measured one.</p></div>
+FOOT = """<h2>The baseline's dossier</h2><div class="grid"><div class="card"><h3>{{ "As published" if r.strategy == "V21" else "As " ~ r.strategy ~ " states it" }}</h3>{% if r.baseline %}{% set b = d.baseline %}<p class="small">{% if b.cagr is not none %}CAGR {{ "%.1f"|format(b.cagr * 100) }} %, {% endif %}Sharpe {{ b.sharpe }}{% if b.max_drawdown is not none %}, maximal drawdown {{ "%.1f"|format(b.max_drawdown * 100) }} %{% endif %}, win rate {{ "%.1f"|format(b.win_rate * 100) }} % of days, {{ b.sessions }} sessions, best of {{ b.trials }}.</p><ul class="small">{% for line in b.provenance %}<li>{{ line }}</li>{% endfor %}</ul>
+<p class="small">Its Sharpe ratio could be anything from {{ "%.2f"|format(b.low) }} to {{ "%.2f"|format(b.high) }}; PSR {{ "%.3f"|format(b.psr) }}{% if b.min_track_record_sessions is not none %}; to be 95 % sure that it is above zero would take {{ "%.0f"|format(b.min_track_record_sessions) }} sessions, it has {{ b.sessions }}{% endif %}{% if b.min_backtest_years is not none and b.trials > 1 %}; the best of {{ b.trials }} worthless tries is expected to show as much within {{ "%.1f"|format(b.min_backtest_years) }} years{% endif %}.</p><p class="small">DSR by how many of the tries were independent: {% for x in b.dsr_curve %}{{ x.trials }}: {{ "%.2f"|format(x.dsr) }}{{ ", " if not loop.last else "." }}{% endfor %}</p>{% else %}<p class="small">There is none.</p>{% endif %}</div>
+<div class="card"><h3>On record here</h3>{% if d.trials %}<p class="small">{{ d.trials.trials }} tries of {{ d.trials.configurations }} configurations.</p>{% for s in d.trials.sentences %}<p class="small">{{ s }}</p>{% endfor %}{% if d.trials.plateau %}<p class="small">One step away from it, {{ d.trials.plateau.neighbours }} tries have a median Sharpe ratio of {{ "%.2f"|format(d.trials.plateau.median) }} and a worst of {{ "%.2f"|format(d.trials.plateau.worst) }}, against {{ "%.2f"|format(d.trials.plateau.chosen) }}.</p>{% elif d.trials.key %}<p class="small">No try one step away from it is on record, so nothing is known of a plateau.</p>{% endif %}{% else %}<p class="small">PBO, walk-forward, parameter plateau and DSR: unknown, {{ d.trouble }}. <code>v23 research-report</code> makes one.</p>{% endif %}{% if d.bars %}<p class="small">Bars: {{ d.bars.source }}, {{ d.bars.symbols }} names, {{ d.bars.first }} to {{ d.bars.last }}. Survivorship: {{ d.bars.survivorship }}.</p>{% endif %}</div>
+<div class="card"><h3>What a higher cost leaves</h3>{% if d.costs %}<table class="small"><tr><th>per dollar traded</th><th class="num">Sharpe</th><th class="num">CAGR</th></tr>{% for c in d.costs.curve %}<tr><td>{{ "%g"|format(c.bps) }} bps</td><td class="num">{{ "%.2f"|format(c.sharpe) }}</td><td class="num">{{ "%.1f"|format(c.cagr * 100) }} %</td></tr>{% endfor %}</table><p class="soft small">{{ r.strategy }} on all bars at hand, equal weights, filled at the next open. {{ d.costs.sentence }}</p>{% else %}<p class="small">Unknown: {{ d.unmeasured }}.</p>{% endif %}</div></div>
+<h2>What Kelly says</h2><div class="card"><table class="small"><tr><th>basis</th><th class="num">full Kelly</th><th class="num">size per name</th><th class="num">trades</th></tr>{% for k in r.kelly %}<tr><td>{{ k.basis }}<br><span class="soft">{{ k.detail }}</span></td><td class="num">{{ "%.3f"|format(k.kelly) }}</td><td class="num">{{ "%.2f"|format(k.base_size * 100) }} %</td><td class="num">{{ k.trades }}</td></tr>{% endfor %}</table><p class="soft small">Before multipliers and caps. Paper may size on the published basis so that evidence can be gathered; live needs a measured one.</p></div>
 <h2>How many sessions until one would know</h2><div class="card"><table class="small"><tr><th>question</th><th class="num">sessions</th></tr>{% for q, n in needed %}<tr><td>{{ q }}</td><td class="num">{{ n }}</td></tr>{% endfor %}</table><p class="soft small">One-sided 5 %, power 80 %. This record has {{ r.days|length }}.</p></div>
 <p class="soft small">Definitions: sessions are complete New York sessions of the latest epoch; trades are closed round trips; fill rate counts parent orders; slippage is signed cost against the arrival midpoint; Sharpe uses daily returns, ddof 1, no riskless rate, 252 sessions; the win rate is the share of positive days, as the baseline's is. Intervals: exact for proportions and Sharpe ratios, beta-binomial and safe-t where they hold at any time (the latter for days that are near normal: with a skew like that of many small losses and a few large gains it errs nine times in a hundred within 63 sessions). P(pass) assumes independent days.</p></body></html>
 """
@@ -306,15 +313,36 @@ def _interval(check: Mapping[str, Any]) -> str:
     return f"{'…' if low is None else show(low)} to {'…' if high is None else show(high)}"
 
 
-def sessions_needed() -> list[tuple[str, str]]:
-    "Sessions until a question is answered, for people."
+def sessions_needed(sharpe: float | None) -> list[tuple[str, str]]:
+    "Sessions until a question is answered, for people; `sharpe` is the baseline's."
     from v23.validation.sharpe import days_to_detect_drop, paired_days
 
-    rows = [(f"A Sharpe of 1.54 fell by {drop:.0%}, baseline known", days_to_detect_drop(1.54, drop)) for drop in (0.3, 0.5, 1.0)]
+    rows = [(f"A Sharpe of {sharpe:g} fell by {drop:.0%}, baseline known", days_to_detect_drop(sharpe, drop)) for drop in (0.3, 0.5, 1.0)] if sharpe is not None and sharpe > 0 else []
     rows += [(f"Paper loses 14.7 % a year against its replay, tracking error {te:.1%}", paired_days(0.1474, te)) for te in (0.005, 0.01, 0.02, 0.05)]
     return [(question, f"{math.ceil(n):,}") for question, n in rows]
 
 
+def sessions_until_informative(sharpe: float, hurdle: float, ratio: float = 5.0) -> int:
+    "Sessions from which on a strategy with this Sharpe ratio passes the hurdle so many times as often as one without an edge."
+    from v23.validation.sharpe import pass_probability
+
+    def enough(n: int) -> bool:
+        return pass_probability(sharpe, n, hurdle) >= ratio * pass_probability(0.0, n, hurdle)
+
+    low, high = 2, 4
+    while not enough(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def known_of(report: Mapping[str, Any]) -> str:
+    "What has to be said of a strategy wherever its results are shown; empty when nothing is known."
+    return "Outside its published window V21 shows no useful edge on real bars." if report["strategy"] == "V21" else ""
+
+# %% ../nbs/components/90_reports.ipynb #5e470740
 def largest_names(report: Mapping[str, Any], count: int = 10) -> tuple[list[str], list[tuple[str, Mapping[str, float], float]]]:
     "The parts that occur, and the names with the largest differences in dollars, largest first."
     rows = [(name, parts, math.fsum(parts.values())) for name, parts in report["difference"]["names"].items()]
@@ -328,13 +356,17 @@ def go_live_html(report: Mapping[str, Any], path: Path) -> Path:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    from v23.validation.sharpe import drop_test_power
+
     band = report["difference"]["band"]
     finite = band and band["low"] is not None and band["high"] is not None
     parts, names = largest_names(report)
+    sharpe, hurdle, n = report["gate"]["baseline_sharpe"], sharpe_hurdle(report), len(report["days"])
     html = Environment(autoescape=True).from_string(HEAD + CHECKS + PANELS + FOOT).render(
-        r=report, d=report.get("dossier"), style=Markup(STYLE), interval=_interval, needed=sessions_needed(), parts=parts, names=names,  # noqa: S704  (a constant)
+        r=report, d=report["dossier"], t=report["difference"]["tracking"], known=known_of(report), style=Markup(STYLE), interval=_interval, needed=sessions_needed(sharpe), parts=parts, names=names,  # noqa: S704  (a constant)
+        informative=sessions_until_informative(sharpe, hurdle) if hurdle and hurdle > 0 else None, power=drop_test_power(sharpe, 0.3, n) if hurdle and hurdle > 0 and n > 1 else None,
         band=f"{band['low']:+.1%} to {band['high']:+.1%}" if finite else "not finite yet", money=lambda x: "unknown" if x is None else f"{x:+.2f} $",
-        chance=lambda p: "" if p is None else f"{p:.0%}", per_year=lambda x: "unknown" if x is None else f"{x:+.2%}",
+        signed=lambda x: f"{round(x, 2) + 0.0:+.2f}", chance=lambda p: "" if p is None else f"{p:.0%}", per_year=lambda x: "unknown" if x is None else f"{x:+.2%}",
         **{name: Markup(draw(report)) for name, draw in PICTURES.items()},  # noqa: S704  (drawn here from numbers)
     )  # fmt: skip
     write_atomic(path, html, 0o644)
@@ -367,5 +399,5 @@ def summary_markdown(report: Mapping[str, Any]) -> str:
     ratio = e["likelihood_ratio"]
     rows += [f"A strategy like the baseline passes the win-rate and Sharpe checks {ratio:.2f} times as often as one without any edge.", ""] if ratio is not None else []
     p = report["provenance"]
-    rows.append(f"V21 on {p['source']}{' (SYNTHETIC)' if p['synthetic'] else ''}, {span}, build {p['build'] or 'unknown'}, {report['looks']['said']}. Outside its published window V21 shows no useful edge on real bars.")
+    rows.append(f"{report['strategy']} on {p['source']}{' (SYNTHETIC)' if p['synthetic'] else ''}, {span}, build {p['build'] or 'unknown'}, {report['looks']['said']}. {known_of(report)}".rstrip())
     return "\n".join(rows) + "\n"

@@ -7,7 +7,7 @@ __all__ = ['DRILLS', 'GO_50', 'GO_25', 'INVESTIGATE', 'FIX', 'TEST', 'CONTINUE',
            'PUBLISHED_SELECTION', 'OPERATIONS', 'SIZE_MATCH', 'GoLiveCheck', 'exact', 'grade', 'enough', 'fill_passes',
            'slippage_passes', 'win_rate_passes', 'sharpe_passes', 'check_period', 'check_trades', 'check_fill',
            'check_slippage', 'check_win_rate', 'check_sharpe', 'check_errors', 'check_drill', 'run_checks',
-           'GoLiveDecision', 'decide', 'strict', 'key_figures', 'Selection', 'Evidence', 'difference_band',
+           'GoLiveDecision', 'decide', 'strict', 'key_figures', 'Selection', 'Evidence', 'difference_band', 'tracking',
            'size_ratio', 'doubts', 'likelihood_ratio', 'weigh']
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #fc233e28
@@ -19,10 +19,10 @@ from typing import Any
 
 from ..monitoring.metrics import fill_rate, slippage_stats
 from ..settings import ValidationSettings
-from .record import PaperRecord, Size, day_wins, sharpe, signal_match
-from .sharpe import exact_sharpe_ci, pass_probability
+from .record import PaperRecord, Size, correlation, day_wins, sharpe, signal_match
+from .sharpe import HAC_FROM, ledoit_wolf, pass_probability, sharpe_interval
 from v23.validation.statistics import (
-    Interval, always_valid_t, clopper_pearson, exact_lower_bound, pass_probability_of_wins, proportion_sequence, yuen_test, zero_event_rate,
+    Interval, always_valid_t, clopper_pearson, exact_lower_bound, pass_probability_of_wins, proportion_sequence, volatility_interval, yuen_test, zero_event_rate,
 )  # fmt: skip
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #0a1eaa57
@@ -137,7 +137,8 @@ def check_win_rate(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     "Share of positive days, within the band around the baseline's; a day that cannot be read fails it."
     returns = record.returns()
     (wins, n), unread = day_wins(returns), sum(not math.isfinite(r) for r in returns)
-    required = f"{s.baseline_win_rate:.1%} ± {s.win_rate_band * 100:g} points of days"
+    around = f"{s.baseline_win_rate:.1%}" if 0 < s.baseline_win_rate < 1 else "the baseline's"
+    required = f"{around} ± {s.win_rate_band * 100:g} points of days"
     if not 0 < s.baseline_win_rate < 1:
         return GoLiveCheck("c05_win", "Win rate", required, "there is no baseline to compare with", n, False)
     if not n or unread:
@@ -155,13 +156,13 @@ def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     "Annualised Sharpe against a share of the baseline's."
     returns = record.returns()
     paper, n, hurdle = sharpe(returns), len(returns), s.min_sharpe_share * s.baseline_sharpe
-    required = f">= {s.min_sharpe_share:.0%} of {s.baseline_sharpe:g} = {hurdle:.3f}"
+    required = f">= {s.min_sharpe_share:.0%} of {s.baseline_sharpe:g} = {hurdle:.3f}" if math.isfinite(hurdle) else f">= {s.min_sharpe_share:.0%} of the baseline's"
     if paper is None or not (math.isfinite(hurdle) and hurdle > 0):
         return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, "not defined yet" if paper is None else "there is no baseline to compare with", n, False)
-    low, high = exact_sharpe_ci(paper, n)
+    low, high, method = sharpe_interval(returns)
     aligned, null = pass_probability(s.baseline_sharpe, n, hurdle), pass_probability(0.0, n, hurdle)
     passed = sharpe_passes(paper, s.baseline_sharpe, s.min_sharpe_share)
-    return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, f"{paper:.2f}", n, passed, low, high, "exact noncentral t 95 %", grade(low, high, hurdle, True), aligned, null, _ratio(aligned, null))
+    return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, f"{paper:.2f}", n, passed, low, high, method, grade(low, high, hurdle, True), aligned, null, _ratio(aligned, null))
 
 
 def check_errors(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
@@ -293,6 +294,30 @@ def difference_band(record: PaperRecord) -> tuple[float | None, Interval | None]
     reach = always_valid_t(n) * spread / math.sqrt(n) * 252 if spread else 0.0
     return mean * 252, Interval(mean * 252 - reach, mean * 252 + reach)
 
+
+def tracking(record: PaperRecord) -> dict[str, float | None]:
+    """How closely paper follows its replay: tracking error a year with its χ² 95 % interval, correlation with Fisher's (1921), and from sixty sessions on the difference of the Sharpe ratios a year (Ledoit and Wolf 2008) with its two-sided p.
+
+    A figure is None while it cannot be known.
+    """
+    told: dict[str, float | None] = dict.fromkeys(("error", "error_low", "error_high", "correlation", "correlation_low", "correlation_high", "sharpe_difference", "sharpe_p"))
+    paper, replay = record.returns("paper"), record.returns("replay")
+    n = len(paper)
+    if n < 5 or not all(map(math.isfinite, [*paper, *replay])):
+        return told
+    d = [p - r for p, r in zip(paper, replay, strict=True)]
+    mean = math.fsum(d) / n
+    error = math.sqrt(math.fsum((x - mean) ** 2 for x in d) / (n - 1) * 252)
+    spread, rho = volatility_interval(n), correlation(paper, replay)
+    told |= {"error": error, "error_low": error * spread.low, "error_high": error * spread.high}
+    if rho is not None and abs(rho) < 1:
+        z, reach = math.atanh(rho), 1.959963984540054 / math.sqrt(n - 3)
+        told |= {"correlation": rho, "correlation_low": math.tanh(z - reach), "correlation_high": math.tanh(z + reach)}
+    if n >= HAC_FROM and rho is not None:
+        apart = ledoit_wolf(paper, replay)
+        told |= {"sharpe_difference": apart["diff"] * math.sqrt(252), "sharpe_p": apart["p_hac"] if math.isfinite(apart["p_hac"]) else None}
+    return told
+
 # %% ../../nbs/components/64_go_live_rules.ipynb #27e75b53
 OPERATIONS = ("c03_fill", "c04_slippage", "c07_errors", "c08_breakers", "c09_kill", "c10_alerts")
 SIZE_MATCH = 0.05
@@ -344,6 +369,7 @@ def weigh(record: PaperRecord, checks: Sequence[GoLiveCheck], settings: Validati
     inside = known and band is not None and -margin <= band.low and band.high <= margin
     failed = [c.name for c in contradicted if c.id in OPERATIONS]
     operations = "CONTRADICTED" if failed else "NOT DEMONSTRATED" if reasons else "DEMONSTRATED"
+    reasons += ["nothing is known of how the baseline was chosen"] if selection.verdict == "UNKNOWN" else []
     performance = "CONTRADICTED" if outside else "DEMONSTRATED" if inside else "NONE"
     if contradicted or outside:
         reasons += [f"contradicted: {', '.join(c.name.lower() for c in contradicted) or 'paper against its replay'}"]
