@@ -29,7 +29,8 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, trades_by_session
-from .adapters.alert_channels import open_outbox
+from .adapters.alert_channels import configured_channels, open_outbox, secret_texts
+from .adapters.alert_spool import take_in
 from .adapters.alpaca import AlpacaAPI
 from .adapters.clocks import SystemClock
 from .adapters.bars import load_bars
@@ -51,6 +52,7 @@ from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionMan
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
+from .monitoring.alert_rules import RULE_OF
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
 from .promotion import demote, demotion_cause, read_promotion, require_promotion
@@ -489,6 +491,7 @@ class OwnedState:
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self._look_at_snapshots(state)
+        take_in(self.ledger, state, tuple(configured_channels(self.settings)), secret_texts(self.settings))
         self.alerts = open_outbox(self.ledger, self.clock, self.settings, state)
         self._closers.append(self.alerts.close)  # before the ledger
         self.kill.alerts = self.alerts
@@ -772,6 +775,9 @@ class DecidingDesk(ReadyDesk):
             ("sizing", {"session": session, **self.sizer.last, "resized": decided.resized}),
             *parents,
         ])  # fmt: skip
+        for part in decided.sizing.multipliers.parts:
+            if part.alert in RULE_OF:
+                self.engine.wire.error("notice", part.alert, part.reason)
 
     def _view(self, session: date, panel: Panel, account: Account, positions: Sequence[Position], signals: Sequence[Signal]) -> DeskView:
         "The desk at the moment of decision."
