@@ -280,8 +280,10 @@ class PageRunner:
         if process is not None and process.stdin and process.stdout:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
+            if self._fresh:  # it still prepares, and reads nothing yet
+                process.terminate()
             try:
-                process.wait(5)
+                process.wait(2)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
