@@ -1383,6 +1383,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'v23.desk_status': { 'v23.desk_status._account_rows': ('components/desk_status.html#_account_rows', 'v23/desk_status.py'),
                                  'v23.desk_status._machine_rows': ('components/desk_status.html#_machine_rows', 'v23/desk_status.py'),
                                  'v23.desk_status._money': ('components/desk_status.html#_money', 'v23/desk_status.py'),
+                                 'v23.desk_status._session_of': ('components/desk_status.html#_session_of', 'v23/desk_status.py'),
                                  'v23.desk_status.describe_status': ('components/desk_status.html#describe_status', 'v23/desk_status.py'),
                                  'v23.desk_status.needs_a_person': ('components/desk_status.html#needs_a_person', 'v23/desk_status.py'),
                                  'v23.desk_status.read_status': ('components/desk_status.html#read_status', 'v23/desk_status.py')},
