@@ -2506,6 +2506,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'v23.operations.run_due': ('components/operations.html#run_due', 'v23/operations.py'),
                                 'v23.operations.run_or_ask': ('components/operations.html#run_or_ask', 'v23/operations.py'),
                                 'v23.operations.settings_text': ('components/operations.html#settings_text', 'v23/operations.py'),
+                                'v23.operations.tell_failure': ('components/operations.html#tell_failure', 'v23/operations.py'),
                                 'v23.operations.write_schedule': ('components/operations.html#write_schedule', 'v23/operations.py')},
             'v23.outside': { 'v23.outside.AlpacaAPI': ('components/outside.html#alpacaapi', 'v23/outside.py'),
                              'v23.outside.AlpacaAPI.__init__': ('components/outside.html#alpacaapi.__init__', 'v23/outside.py'),
