@@ -4166,6 +4166,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'v23/validation/go_live_rules.py'),
                                               'v23.validation.go_live_rules.exact': ( 'components/go_live_rules.html#exact',
                                                                                       'v23/validation/go_live_rules.py'),
+                                              'v23.validation.go_live_rules.failed_of': ( 'components/go_live_rules.html#failed_of',
+                                                                                          'v23/validation/go_live_rules.py'),
                                               'v23.validation.go_live_rules.fill_passes': ( 'components/go_live_rules.html#fill_passes',
                                                                                             'v23/validation/go_live_rules.py'),
                                               'v23.validation.go_live_rules.grade': ( 'components/go_live_rules.html#grade',

@@ -36,7 +36,7 @@ from .record_checks import baseline_of, epochs_of, looks_of, note_look, problems
 from .strategy_source import strategy_of
 from .settings import Settings, ValidationSettings, load_settings
 from .validation.attribution import explain_difference, in_cents, optimism
-from .validation.go_live_rules import decide, difference_band, key_figures, run_checks, size_ratio, strict, tracking, weigh
+from .validation.go_live_rules import decide, difference_band, failed_of, key_figures, run_checks, size_ratio, strict, tracking, weigh
 from .validation.cone import bootstrap_sharpe_ci, cone_of
 from .validation.looks import describe_looks
 from .validation.panels import panels_of
@@ -363,7 +363,7 @@ class ValidationReport(ComparedRecord):
         selection = selection_of(dossier)
         checks = run_checks(record, gate)
         kpi = key_figures(record)
-        matrix = decide([c.id for c in checks if not c.passed], kpi, bool(record.problems))
+        matrix = decide(failed_of(checks), kpi, bool(record.problems))
         evidence = weigh(record, checks, gate, selection)
         if self.missing and record.days:
             evidence = replace(evidence, reasons=(self.missing, *evidence.reasons))
