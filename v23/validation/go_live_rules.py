@@ -282,7 +282,7 @@ class Evidence:
     operations: str
     performance: str
     selection: str
-    likelihood_ratio: float | None  # P(checks 5 and 6 pass | aligned) / P(… | no edge)
+    likelihood_ratio: float | None  # P(check 6 passes | aligned) / P(… | no edge); check 5 reads the same days
     band_low: float | None  # Paper minus replay, fraction a year, any-time 95 %
     band_high: float | None
     reasons: tuple[str, ...]
@@ -358,11 +358,8 @@ def doubts(record: PaperRecord, by_id: Mapping[str, GoLiveCheck]) -> list[str]:
 
 
 def likelihood_ratio(by_id: Mapping[str, GoLiveCheck]) -> float | None:
-    "How much likelier checks 5 and 6 are to pass with the baseline's edge than with none, as if they were independent."
-    pair = [(by_id[i].p_pass_aligned, by_id[i].p_pass_null) for i in ("c05_win", "c06_sharpe")]
-    known = [(a, b) for a, b in pair if a is not None and b is not None]
-    null = math.prod(b for _, b in known)
-    return math.prod(a for a, _ in known) / null if len(known) == 2 and null > 0 else None
+    "How much likelier the gate is to pass with the baseline's edge than with none: the Sharpe check's ratio. The win rate of the same days adds next to nothing to it, and a product would count them twice."
+    return by_id["c06_sharpe"].lr_plus
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #cf827d1e
 def weigh(record: PaperRecord, checks: Sequence[GoLiveCheck], settings: ValidationSettings, selection: Selection = PUBLISHED_SELECTION) -> Evidence:
