@@ -14,13 +14,7 @@ TESTS = Path(__file__).resolve().parent
 IDS = tuple(f"F{n}" for n in range(1, 98))
 FOUND = re.compile(r"(?<![A-Za-z0-9])F(\d{1,2})(?=_)")
 NOT_THE_DESK = ("test_simulator",)  # What the exchange can do wrong is not yet what the desk makes of it
-PENDING: dict[str, str] = {
-    "F47": "crossed, empty and non-finite quotes are tested at the checks, under no id yet",
-    "F48": "the feed is stamped on every quote; nothing tests an unknown one yet",
-    "F49": "gaps in bars are tested with the data quality, under no id yet",
-    "F52": "a missing VIX, sector or beta is tested with sizes and metrics, under no id yet",
-    "F97": "the linter refuses pickle, eval and yaml.load; no test of ours has the id yet",
-}
+PENDING: dict[str, str] = {}  # Fault -> what is not tested yet
 
 
 def ids_of(name: str) -> list[str]:

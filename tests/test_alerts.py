@@ -13,8 +13,10 @@ from v23.adapters.clocks import StillClock
 from v23.adapters.alert_channels import configured_channels, log_to, open_outbox, send_test
 from v23.adapters.alert_outbox import AlertOutbox, Receipt
 from v23.adapters.ledger import Ledger
+from v23.adapters.live_view import said
 from v23.errors import LedgerError, SettingsError
-from v23.monitoring.alert_rules import HIDDEN, OUTSIDE, ROUTES, RULES, Priority, channels_for, make_alert
+from v23.monitoring.alert_rules import HIDDEN, OUTSIDE, ROUTES, RULE_OF, RULES, Priority, channels_for, drafts_of, make_alert, rule_for
+from v23.risk.denial_codes import DENIALS, DenialCode
 from v23.settings import load_settings
 
 CANARY = "canary7f3a9c"
@@ -489,3 +491,39 @@ def test_F82_a_kill_sells_at_once_while_the_mail_server_hangs(tmp_path):
         ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", StillClock(AT))
         assert ledger.verify() > 0
         ledger.close()
+
+
+# One word for a denial, in the ledger, the alert, the dashboard and the table
+
+
+def refused_parent(**changes):
+    return {"symbol": "AAA", "side": "buy", "quantity": "80", "purpose": "entry", "session": "2026-01-20", "refused": "spread", "detail": ""} | changes
+
+
+@pytest.mark.parametrize(("changes", "code"), [
+    ({}, "ORDER_DENIED"), ({"refused": "sector_concentration", "detail": "sector Energy 25.3%, limit 25.0%"}, "POSITION_LIMIT"), ({"refused": "position_size"}, "POSITION_LIMIT"),
+    ({"refused": "quantity", "purpose": "exit", "side": "sell"}, "EXIT_DENIED"), ({"refused": ""}, ""), ({"refused": "expired before it was sent"}, ""),
+])  # fmt: skip
+def test_a_denial_is_told_with_its_code_and_with_what_helps(changes, code):
+    body = refused_parent(**changes)
+    told = drafts_of("parent", body)
+    assert [c for c, _, _ in told] == ([code] if code else [])
+    for _, subject, text in told:
+        assert subject == f"2026-01-20 {body['refused']}" and DENIALS[DenialCode(body["refused"])].help in text and "AAA" in text and body["detail"] in text
+
+
+@pytest.mark.parametrize("code", list(DenialCode))
+def test_every_denial_code_reaches_alerts_and_the_line_of_the_dashboard(code):
+    body = refused_parent(refused=code.value)
+    order = {"symbol": "AAA", "side": "buy", "quantity": "80", "purpose": "entry", "state": "denied", "reason": code.value, "release_at": "2026-01-20T10:00:00-05:00"}
+    quiet = code in (DenialCode.EXPIRED, DenialCode.CANCELED)
+    for told in (drafts_of("parent", body), drafts_of("order", order)):
+        assert quiet or (len(told) == 1 and DENIALS[code].help in told[0][2] and rule_for(told[0][0]).code == told[0][0] in RULE_OF)
+    for line in (said("parent", body), said("order", order)):
+        assert code.value in line and DENIALS[code].help in line
+
+
+def test_the_words_of_a_broker_have_no_help_and_no_denial():
+    order = {"symbol": "AAA", "side": "buy", "quantity": "80", "purpose": "entry", "state": "denied", "reason": "asset is halted", "release_at": "2026-01-20T10:00:00-05:00"}
+    assert drafts_of("order", order) == [] and said("order", order).endswith("denied: asset is halted")
+    assert drafts_of("order", order | {"state": "filled"}) == []

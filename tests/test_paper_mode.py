@@ -1,16 +1,25 @@
 "A desk on an account of its own keys: the official client, real addresses, bars that keep up; the account is simulated."
 
-from datetime import datetime
+import json
+import threading
+import time
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+import requests
+from alert_sinks import web_server
 
 from v23.adapters.bars import load_bars, save_bars
+from v23.adapters.clocks import SystemClock
+from v23.control import ask
 from v23.errors import DataError, InputError, SettingsError, StateError
-from v23.market_calendar import NEW_YORK
+from v23.jobs import read_history
+from v23.market_calendar import NEW_YORK, new_york_hours
 from v23.settings import load_settings
 from v23.simulator.exchange import Exchange
 from v23.simulator.server import SimulatorServer, VirtualClock
+from v23.supervisor import SupervisorPlan, own
 from v23.trading_desk import open_desk
 
 KEYS = ("PKCANARY7", "canary-secret-7")
@@ -153,3 +162,62 @@ def test_a_synthetic_market_never_trades_a_live_account(tmp_path, monkeypatch):
     settings = load_settings(tmp_path / "nothing", environ=LIVE | {"V23_ACCOUNT_ID": "a", "V23_BARS": str(tmp_path / "bars.parquet")})
     with pytest.raises(SettingsError, match="synthetic market"):
         open_desk(state=tmp_path / "state", reports=tmp_path / "reports", settings=settings, clock=Noon())
+
+
+class AtTheExchange(SystemClock):
+    "Real time, moved to the exchange's day."
+
+    def __init__(self, exchange):
+        self.offset = exchange.now - datetime.now(UTC)
+
+    def now(self):
+        return new_york_hours(datetime.now(UTC) + self.offset)
+
+
+def metric(port, name):
+    lines = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_an_owner_in_real_time_keeps_its_intervals_hears_the_stream_is_watched_and_ends_at_once(tmp_path, monkeypatch):
+    panel = load_bars(seed=7)
+    exchange = Exchange(panel, 7, datetime(2026, 1, 13, 15, 30, tzinfo=NEW_YORK), Decimal(100_000))
+    save_bars(panel, tmp_path / "bars.parquet")
+    owners, ended = [], []
+    with web_server() as (pings, ping_url), SimulatorServer(exchange, keys=KEYS, speed=1.0) as server:
+        said = {"V23_MODE": "paper", "ALPACA_API_KEY": KEYS[0], "ALPACA_API_SECRET": KEYS[1], "ALPACA_BASE_URL": server.url, "ALPACA_DATA_URL": server.url}
+        port = free_port()
+        for name, value in (said | {"V23_BARS": str(tmp_path / "bars.parquet"), "DEAD_MAN_URL": ping_url, "METRICS_PORT": str(port)}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(tmp_path)
+        plan = SupervisorPlan(mode="paper", state=str(tmp_path / "state"), reports=str(tmp_path / "reports"))
+        life = threading.Thread(target=lambda: ended.append(own(plan, owners.append, AtTheExchange(exchange))))
+        life.start()
+        try:
+            until = time.monotonic() + 120
+            while not [e for e in read_history(tmp_path / "reports", "rebalance") if e["status"] == "done"]:
+                assert life.is_alive() and time.monotonic() < until, read_history(tmp_path / "reports")
+                time.sleep(0.1)
+            status = ask(tmp_path / "state", "status", timeout=30)
+            graded = metric(port, "v23_health{component=\"api_connection\"}")
+        finally:
+            began = time.monotonic()
+            owners[0].clock.stop()
+            life.join(30)
+    assert ended == ["told to stop"] and time.monotonic() - began < 10  # five seconds, and what a busy machine takes
+    every = {x["name"]: x["every_s"] for x in status["health"]}
+    assert every == {"api_connection": 60.0, "account": 60.0, "order_status": 30.0, "market_data": 5.0, "positions": 300.0, "state_persistence": 900.0}
+    assert all(x["ok"] for x in status["health"]) and status["positions"] > 5 and graded == 0
+    assert owners[0].desk.stream.messages >= status["positions"]  # an event for every fill
+    assert pings.requests
+    assert json.loads((tmp_path / "state" / "monitoring" / "live_state.json").read_text())["data"]["seen"]["account"]["equity"]
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or not any(key.encode() in path.read_bytes() for key in KEYS), path
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

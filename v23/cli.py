@@ -555,8 +555,10 @@ def plan(
 
 
 def plan_line(row: Mapping[str, Any]) -> str:
-    "One order of a plan."
-    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}"
+    "One order of a plan; what helps stands beside a refusal."
+    from v23.risk.denial_codes import help_for
+
+    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}" + (f" ({helps})" if (helps := help_for(row["refused"])) else "")
     return f"{row['symbol']:<8} {row['side']:<4} {row['quantity']:>7} {row['order_type']:<18} {told}"
 
 
@@ -628,10 +630,10 @@ def version(as_json: JsonOption = False) -> None:
     answer(data, as_json, "\n".join(f"{name} {number}" for name, number in data.items()))
 
 # %% ../nbs/components/96_cli.ipynb #bfa806a1
-def main() -> None:
-    "Entry point of the `v23` command."
+def main(arguments: list[str] | None = None) -> None:
+    "Entry point of the `v23` command; without arguments, those of the process."
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except V23Error as e:
         say(f"v23: {e}")
         raise SystemExit(e.exit_code) from None

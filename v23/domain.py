@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 import typing
 from typing import Any, Protocol
 
@@ -109,8 +109,11 @@ class Quote:
 
     @property
     def is_valid(self) -> bool:
-        "Both sides finite and positive, and the bid below the ask."
-        return math.isfinite(self.bid) and math.isfinite(self.ask) and 0 < self.bid < self.ask
+        "Both sides finite and positive numbers, and the bid below the ask."
+        try:
+            return 0 < self.bid < self.ask < math.inf
+        except TypeError:  # a text, or nothing
+            return False
 
     @property
     def midpoint(self) -> float:
@@ -363,7 +366,7 @@ class Order:
         "Shares not yet filled."
         return self.quantity - self.filled_quantity
 
-    @property
+    @cached_property
     def reserved(self) -> Decimal:
         "Shares this order may still trade."
         return Decimal(0) if self.state.is_terminal else max(self.remaining, Decimal(0))

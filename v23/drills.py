@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRILLS', 'LASTS', 'WANTED_CHANNELS', 'DrillStep', 'step', 'refused', 'code_hash', 'evidence', 'is_sealed', 'counts',
-           'why_not', 'keep_drill', 'drill_rows', 'kill_drill', 'breaker_drill', 'alert_drill', 'alert_sender']
+           'why_not', 'checked', 'keep_drill', 'drill_rows', 'kill_drill', 'breaker_drill', 'alert_drill',
+           'alert_sender']
 
 # %% ../nbs/components/835_drills.ipynb #a9bfa8f5
 import hashlib
@@ -22,8 +23,9 @@ from .adapters.ledger import Ledger
 from .adapters.snapshots import canonical_json, write_atomic
 from .adapters.state_folder import desk_ledger
 from .circuit_breakers import CircuitBreakerManager
+from .control import ask, is_owned
 from .domain import BreakerState, Clock, OrderIntent, Purpose, Quote, Side, to_plain
-from .errors import InputError, V23Error
+from .errors import InputError, OwnedError, V23Error
 from .kill_switch import KillSwitch, code_of
 from .market_calendar import NEW_YORK, next_session, session_of
 from .risk.breaker_rules import LossReading
@@ -104,13 +106,40 @@ def why_not(body: Mapping[str, Any], now: datetime) -> str:
     return counts(body, now) if {"code", "sha256", "at", "expires_at"} <= set(body) else "without a seal"
 
 
-def keep_drill(record: Mapping[str, Any], state: Path | str, clock: Clock, ledger: Ledger | None = None) -> Path:
-    "Record a drill in the ledger of a state folder and as a file of its own; the file. Raises OwnedError when a desk runs there."
-    path = Path(state) / "drills" / f"{record['name']}-{record['at'][:19].replace(':', '')}.json"
+def checked(record: Any) -> dict[str, Any]:
+    "A record that came from outside; raises InputError unless it is the sealed record of a drill."
+    known = isinstance(record, Mapping) and record.get("name") in DRILLS and {"passed", "at", "who", "code", "expires_at", "steps"} <= record.keys()
+    if not known or not is_sealed(record):
+        raise InputError("this is no sealed record of a drill; drills make one when they run")
+    return dict(record)
+
+
+def keep_drill(
+    record: Mapping[str, Any],
+    state: Path | str,
+    clock: Clock,
+    ledger: Ledger | None = None,  # Of the desk that owns the folder
+    receipts: Sequence[Mapping[str, Any]] = (),  # Of a message by each channel
+    create: bool = True,  # Also in a folder where no desk ever ran
+) -> Path:
+    """Record a drill in the ledger of a state folder and as a file of its own; the file.
+
+    While a desk runs there, its process is asked to. The same record is kept once. Raises InputError for a record that is
+    not sealed, and OwnedError when somebody owns the folder and takes no requests.
+    """
+    path = Path(state) / "drills" / f"{record['name']}-{datetime.fromisoformat(record['at']):%Y-%m-%dT%H%M%S}.json"
     if ledger is None:
-        with desk_ledger(state, clock, create=True) as own:
-            return keep_drill(record, state, clock, own)
-    ledger.record("drill", dict(record) | {"uri": f"drills/{path.name}"})
+        try:
+            with desk_ledger(state, clock, create=create) as own:
+                return keep_drill(record, state, clock, own, receipts)
+        except OwnedError:
+            if not is_owned(state):
+                raise
+            told = ask(state, "keep_evidence", who=record["who"], timeout=60, record=record, receipts=receipts)
+            return Path(state) / str(told["uri"])
+    if record["sha256"] not in {e.body.get("sha256") for e in ledger.events("drill")}:
+        tested = [("channel_test", {"who": record["who"], "receipts": list(receipts)})] if receipts else []
+        ledger.record_all([*tested, ("drill", checked(record) | {"uri": f"drills/{path.name}"})])
     write_atomic(path, canonical_json(record) + "\n")
     return path
 

@@ -51,6 +51,15 @@ def _exists(path: Path) -> bool:
         return True
 
 
+def _touched(path: Path) -> tuple[int, ...] | None:
+    "How a file looks from outside: another value after it was written; None when there is none, nothing when nobody can look."
+    try:
+        s = path.stat()
+    except OSError as e:
+        return None if isinstance(e, FileNotFoundError) else ()
+    return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
 def code_of(day: date) -> str:
     "What a person types to lift a kill on a New York date."
     return f"CONFIRM-{day:%Y%m%d}"
@@ -97,12 +106,18 @@ class KillState:
         return bool(self.pressed) or _exists(self.sentinel)
 
     def _file_says_killed(self) -> bool:
-        if not _exists(self.path):
-            return False
-        try:
-            return read_snapshot(self.path)["active"] is not False
-        except (StateError, KeyError, TypeError):
-            return True
+        "What the file says, read again when it has been touched; one that cannot be read says yes."
+        touched = _touched(self.path)
+        if not touched:
+            return touched is not None
+        if self._read is None or self._read[0] != touched:
+            try:
+                self._read = touched, read_snapshot(self.path)["active"] is not False
+            except (StateError, KeyError, TypeError):
+                return True
+        return self._read[1]
+
+    _read: tuple[tuple[int, ...], bool] | None = None  # How the file looked when it was read, and what it said
 
     @property
     def needs_resume(self) -> bool:

@@ -64,7 +64,8 @@ class PrivateFile(RotatingFileHandler):
 def log_to(folder: Path | str, secrets: Iterable[str] = (), max_bytes: int = 5_000_000, kept: int = 5) -> list[logging.Handler]:
     "Let everything under `v23` be written into a folder, private to this user; returns the handlers, for `stop_logging`."
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for missing in [*[p for p in reversed(path.parents) if not p.exists()], path]:
+        missing.mkdir(exist_ok=True, mode=0o700)  # also the state folder, when the log is its first file
     redacted, handlers = Redacted(secrets), []
     for name, formatter in (("v23.log", PersonFormatter(redacted)), ("v23.jsonl", JsonFormatter(redacted))):
         handler = PrivateFile(path / name, maxBytes=max_bytes, backupCount=kept, encoding="utf-8")

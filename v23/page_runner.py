@@ -144,7 +144,7 @@ def _exporter() -> Any:
     return exporter
 
 # %% ../nbs/components/918_page_runner.ipynb #cf0534ea
-WARM_UP = "import matplotlib.pyplot, pandas; matplotlib.pyplot.plot([0, 1]); print(0); pandas.Series([0]).to_frame()"
+WARM_UP = "import matplotlib.pyplot, pandas; matplotlib.pyplot.plot([0, 1]); print(0); pandas.Series([0, 1]).plot(); pandas.Series([0]).to_frame()"
 
 
 def prepare(modules: Sequence[str]) -> tuple[Any, list[dict[str, Any]]]:

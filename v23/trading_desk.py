@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULATED_KEYS', 'ORDER_COLUMNS', 'equity_points',
-           'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades', 'entries_today', 'sent_per_wish',
-           'live_orders', 'sent_since', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks',
-           'real_losses', 'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView',
-           'PurseView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState',
-           'DeskCore', 'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk',
-           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk',
-           'open_real_desk', 'listen', 'open_existing', 'read_orders']
+           'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades', 'sent_entries', 'entries_today',
+           'sent_per_wish', 'live_orders', 'unknown_orders', 'sent_since', 'last_rebalance', 'rebalance_due',
+           'repeated_orders', 'peaks', 'last_marks', 'real_losses', 'loss_reading', 'start_equity', 'kelly_estimate',
+           'exposures', 'reference_prices', 'GateView', 'PurseView', 'Standing', 'StandingView', 'Gate', 'is_lost',
+           'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk', 'TellingDesk',
+           'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
+           'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'show', 'listen', 'open_existing',
+           'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -45,7 +46,7 @@ from .domain import Account, BreakerState, Broker, BrokerOrder, Clock, Decision,
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
-from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
+from .execution.rebalance import DeskView, EquityPoint, Rebalance, Rebased, check_weights, dry_rows, net_of_flows, peaks_of, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, foreign_orders, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
@@ -105,10 +106,16 @@ def closed_trades(ledger: Ledger) -> tuple[tuple, ...]:
     return trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
 
 
-def entries_today(ledger: Ledger, session: date, besides: str = "") -> int:
-    "Parent entry orders of a session that were sent, one of them left out."
-    entries = ledger.remembered(f"entries of {session}", ("parent",), lambda: frozenset(p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"]))
-    return len((entries & sent_per_wish(ledger).keys()) - {besides})
+def sent_entries(ledger: Ledger, session: date) -> frozenset[str]:
+    "Parent entry orders of a session that were sent."
+    return ledger.remembered(f"sent entries of {session}", ("parent", "order"), lambda: frozenset(
+        p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"] and p["intent_id"] in sent_per_wish(ledger)
+    ))  # fmt: skip
+
+
+def entries_today(ledger: Ledger, session: date) -> int:
+    "How many parent entry orders of a session were sent."
+    return len(sent_entries(ledger, session))
 
 # %% ../nbs/components/85_trading_desk.ipynb #e5a7564f
 def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
@@ -119,6 +126,11 @@ def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
 def live_orders(ledger: Ledger) -> tuple[Order, ...]:
     "Orders the exchange may hold now."
     return ledger.remembered("live orders", ("order",), lambda: tuple(o for o in ledger.orders() if o.state.may_be_live))
+
+
+def unknown_orders(ledger: Ledger) -> tuple[Order, ...]:
+    "Orders of which nobody knows whether they exist."
+    return ledger.remembered("unknown orders", ("order",), lambda: tuple(o for o in live_orders(ledger) if o.state is OrderState.UNKNOWN))
 
 
 def sent_since(ledger: Ledger, moment: datetime) -> int:
@@ -146,14 +158,12 @@ def repeated_orders(ledger: Ledger, session: date) -> int:
 
 def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float], began: float, flow: float) -> tuple[float, float | None]:
     "The peak drawdowns are counted from, and the one before it was rebased; all net of flows, None when that is over."
-    rebased = ledger.last(PEAK_REBASED)
-    if rebased is None:
-        return max([*levels, began]), None
-    day = date.fromisoformat(rebased.body["session"])
-    shift = flow - rebased.body["flow"] + math.fsum(p.flow for p in points if p.session >= day)
-    since = [level for p, level in zip(points, levels, strict=True) if p.session >= day]
-    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=rebased.seq))
-    return max([*since, rebased.body["equity"] + shift]), None if over else rebased.body["old_peak"] + shift
+    last = ledger.last(PEAK_REBASED)
+    if last is None:
+        return peaks_of(points, levels, began, flow, None)
+    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=last.seq))
+    told = last.body
+    return peaks_of(points, levels, began, flow, Rebased(date.fromisoformat(told["session"]), told["equity"], told["old_peak"], told["flow"], over))
 
 
 def last_marks(ledger: Ledger, session: date) -> tuple[dict[str, tuple[Decimal, float]], dict[str, Decimal]]:
@@ -256,7 +266,7 @@ class GateView:
     def pauses(self, resent: str = "") -> tuple[str, ...]:
         "What stops entries besides the breakers, for a person; a parent that is sent again is not held back by itself."
         last = self.ledger.last("reconciled")
-        lost = [o.symbol for o in live_orders(self.ledger) if o.intent_id != resent and is_lost(o, self.clock.now())]
+        lost = [o.symbol for o in unknown_orders(self.ledger) if o.intent_id != resent and is_lost(o, self.clock.now())]
         reasons = (
             ("" if self.ready else "this process has not settled its orders and compared the books yet"),
             ("a kill has not been resumed from" if self.kill.needs_resume else ""),
@@ -308,8 +318,58 @@ class PurseView(GateView):
         return held
 
 # %% ../nbs/components/85_trading_desk.ipynb #8561d403
+@dataclass(frozen=True)
+class Standing:
+    "What the ledger and the last look say of the desk, whatever order asks."
+
+    seen: tuple[Any, ...]  # What it was worked out from
+    window: tuple[datetime, datetime]
+    shares: Mapping[str, Decimal]
+    marks: Mapping[str, float]
+    sectors: Mapping[str, str]
+    of_symbol: Mapping[str, Sequence[Order]]  # Orders that may be live
+    foreign: Sequence[BrokerOrder]  # Open orders of somebody else
+    of_sector: Mapping[str, Sequence[tuple[str, float]]]  # Symbols held or being bought, with their dollars
+    entries: frozenset[str]  # Parents that count as trades of the day
+    errors: Mapping[str, int]
+    streak: int
+    quarantined: frozenset[str]
+    untradable: frozenset[str]
+
+
 @dataclass
-class Gate(PurseView):
+class StandingView(PurseView):
+    "Remembers how the desk stands until something happens."
+
+    known: Standing | None = field(default=None, init=False, repr=False)
+
+    def standing(self, session: date) -> Standing:
+        "How the desk stands now."
+        seen = (self.ledger.last_seq, session, self.marks, self.positions, self.sectors, self.sectors_as_of, self.settings, self.looked_at)
+        if self.known is None or not all(a is b or (type(a) is type(b) and isinstance(a, (int, date)) and a == b) for a, b in zip(seen, self.known.seen, strict=True)):
+            self.known = self._stand(session, seen)
+        return self.known
+
+    def _stand(self, session: date, seen: tuple[Any, ...]) -> Standing:
+        live, shares, sectors = live_orders(self.ledger), self.shares(), self.known_sectors()
+        marks = reference_prices(self.ledger) | dict(self.marks or {})
+        of_symbol: dict[str, list[Order]] = {}
+        of_sector: dict[str, list[tuple[str, float]]] = {}
+        for order in live:
+            of_symbol.setdefault(order.symbol, []).append(order)
+        foreign = foreign_orders(self.ledger)
+        for symbol, value in exposures(shares, live, marks, foreign).items():
+            of_sector.setdefault(sectors.get(symbol, "UNKNOWN"), []).append((symbol, value))
+        now = self.clock.now()
+        window = session_hours(session).window(self.settings.risk) if is_session(session) else (now + timedelta(days=1),) * 2
+        return Standing(
+            seen, window, shares, marks, sectors, of_symbol, foreign, of_sector, sent_entries(self.ledger, session), session_errors(self.ledger, session), losing_streak(self.ledger),
+            quarantined(self.ledger), untradable(self.ledger),
+        )  # fmt: skip
+
+# %% ../nbs/components/85_trading_desk.ipynb #0d958a45
+@dataclass
+class Gate(StandingView):
     "Builds the context of the nine checks and asks them; the only way to an order."
 
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
@@ -318,37 +378,37 @@ class Gate(PurseView):
 
     def context(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order]) -> PreTradeContext:
         "What the checks are told."
-        live = [*live_orders(self.ledger), *batch]
-        live = [o for o in live if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
-        shares = self.shares()
-        marks = reference_prices(self.ledger) | dict(self.marks or {})
-        if quote is not None and quote.is_valid:
-            marks[intent.symbol] = quote.midpoint
-        values = exposures(shares, live, marks, foreign_orders(self.ledger))
-        sectors = self.known_sectors()
-        sector = sectors.get(intent.symbol, "UNKNOWN")
-        selling = sum((o.reserved for o in live if o.symbol == intent.symbol and o.side is Side.SELL), Decimal(0))
         now = self.clock.now()
-        session = session_of(now)
-        window = session_hours(session).window(self.settings.risk) if is_session(session) else (now + timedelta(days=1),) * 2
-        errors, streak, pauses = session_errors(self.ledger, session), losing_streak(self.ledger), self.pauses(intent.intent_id)
+        here, symbol = self.standing(session_of(now)), intent.symbol
+        beside = [*here.of_symbol.get(symbol, ()), *(o for o in batch if o.symbol == symbol)]
+        beside = [o for o in beside if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
+        mark = {symbol: quote.midpoint} if quote is not None and quote.is_valid else here.marks
+        mine = exposures({symbol: here.shares[symbol]} if symbol in here.shares else {}, beside, mark, [b for b in here.foreign if b.symbol == symbol])
+        pauses = self.pauses(intent.intent_id)
         return PreTradeContext(
-            now=now, window_start=window[0], window_end=window[1], equity=self.equity, quote=quote,
-            position_value=values.get(intent.symbol, 0.0),
-            sector_value=math.fsum(v for s, v in values.items() if sectors.get(s, "UNKNOWN") == sector),
-            quantity_available=self.available(intent.symbol, selling),
+            now=now, window_start=here.window[0], window_end=here.window[1], equity=self.equity, quote=quote,
+            position_value=mine.get(symbol, 0.0),
+            sector_value=math.fsum([*mine.values(), *self._sector_beside(here, symbol, batch)]),
+            quantity_available=self.available(symbol, sum((o.reserved for o in beside if o.side is Side.SELL), Decimal(0))),
             breaker_state=self.breakers.state,
-            entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=intent.symbol in quarantined(self.ledger) | self.frozen,
+            entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=symbol in here.quarantined or symbol in self.frozen,
             killed=self.kill.is_active, daily_loss=self.daily_loss,
-            entries_today=entries_today(self.ledger, session, intent.intent_id),
-            consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
-            execution_errors=self.breakers.errors_since_acknowledged("execution", errors["execution"]),
-            api_errors=self.breakers.errors_since_acknowledged("api", errors["api"]),
-            already_sent=any(o.intent_id == intent.intent_id for o in live),
-            tradable=intent.symbol not in untradable(self.ledger),
+            entries_today=len((here.entries | {o.intent_id for o in batch if o.purpose is Purpose.ENTRY}) - {intent.intent_id}),
+            consecutive_losses=here.streak, losses_acknowledged=self.breakers.losses_acknowledged(here.streak),
+            execution_errors=self.breakers.errors_since_acknowledged("execution", here.errors["execution"]),
+            api_errors=self.breakers.errors_since_acknowledged("api", here.errors["api"]),
+            already_sent=any(o.intent_id == intent.intent_id for o in beside),
+            tradable=symbol not in here.untradable,
             orders_last_minute=len(batch) + sent_since(self.ledger, now - timedelta(minutes=1)), times_sent=sent_per_wish(self.ledger).get(intent.intent_id, 0),
-            opposite_live=any(o.symbol == intent.symbol and o.side is not intent.side for o in live),
+            opposite_live=any(o.side is not intent.side for o in beside),
         )  # fmt: skip
+
+    def _sector_beside(self, here: Standing, symbol: str, batch: Sequence[Order]) -> list[float]:
+        "Dollars of the other names of a sector: held, in flight, and decided in this batch."
+        sector = here.sectors.get(symbol, "UNKNOWN")
+        there = [v for s, v in here.of_sector.get(sector, ()) if s != symbol]
+        bought = [o for o in batch if o.side is Side.BUY and o.symbol != symbol and here.sectors.get(o.symbol, "UNKNOWN") == sector]
+        return [*there, *(float(o.reserved) * here.marks.get(o.symbol, math.nan) for o in bought)]
 
 # %% ../nbs/components/85_trading_desk.ipynb #55f0139f
 MAX_ACCOUNT_AGE_S = 30.0  # The account may have been read this long ago before entries stop
@@ -407,6 +467,7 @@ class OwnedState:
 
         self.wiring, self.broker, self.clock, self.settings = wiring, wiring.broker, wiring.clock, wiring.settings
         self._closers: list[Callable[[], None]] = []
+        self.stream: OrderStream | None = None  # What wakes the polls, when something does
         self._lock = StateLock(wiring.state_dir)
         try:
             self.ledger = open_ledger(wiring.state_dir / "execution" / "ledger.sqlite3", wiring.clock, build=__version__)
@@ -928,7 +989,7 @@ def open_desk(
     "A desk, ready to trade; raises SettingsError when mode and keys do not agree and OwnedError when another process has the folder."
     settings = settings or load_settings(overrides={"V23_MODE": mode} if mode else None)
     if settings.mode != "simulated":
-        return open_real_desk(settings, state, reports, bars, clock)
+        return open_real_desk(settings, state, reports, bars, clock, stream)
     if stream and host is not None and host.server.speed == 0:
         raise InputError("an order stream needs an exchange in real time; this one moves only when told")
     strategy, closers = strategy_of(settings), list[Callable[[], None]]()
@@ -949,9 +1010,7 @@ def open_desk(
     )  # fmt: skip
     desk = TradingDesk(wiring)
     desk._closers = closers + desk._closers
-    facts = {"mode": settings.mode, "source": panel.source, "synthetic": panel.synthetic, "strategy": wiring.strategy.name, "holding_sessions": wiring.strategy.holding_sessions}
-    desk.view = LiveView(desk.ledger, state_dir, settings, facts, panel.sectors)
-    desk._closers.append(desk.view.close)
+    show(desk)
     if stream:
         listen(desk, OrderStream(*SIMULATED_KEYS, url.replace("http", "ws", 1) + "/stream"))
     return desk
@@ -963,6 +1022,7 @@ def open_real_desk(
     reports: Path | str = "",
     bars: str = "",  # Empty takes V23_BARS
     clock: Clock | None = None,
+    stream: bool = False,  # Listen to order events also on a clock of one's own
 ) -> TradingDesk:
     """A desk on an account at Alpaca: real time, the account's keys, bars that keep up with the calendar.
 
@@ -986,15 +1046,24 @@ def open_real_desk(
     broker = _broker(settings, url, data_url, clock, keys)
     wiring = Wiring(broker, clock, feed, panel.sectors, settings, strategy_of(settings), state_dir, reports_dir, settings.mode, panel.source, panel.synthetic, sectors_as_of=panel.sectors_as_of)
     desk = TradingDesk(wiring)
-    if isinstance(clock, SystemClock):
+    show(desk)
+    if stream or isinstance(clock, SystemClock):
         listen(desk, OrderStream(*keys, url.replace("http", "ws", 1) + "/stream"))
     return desk
 
 # %% ../nbs/components/85_trading_desk.ipynb #cb03850e
+def show(desk: TradingDesk) -> None:
+    "Let people see what the desk sees, in files a page and the command line read; it ends with the desk."
+    w = desk.wiring
+    facts = {"mode": w.mode, "source": w.source, "synthetic": w.synthetic, "strategy": w.strategy.name, "holding_sessions": w.strategy.holding_sessions}
+    desk.view = LiveView(desk.ledger, w.state_dir, w.settings, facts, w.sectors)
+    desk._closers.append(desk.view.close)
+
+
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
-    desk.engine.pause, desk.engine.polled = stream.wait, watch.polled
+    desk.stream, desk.engine.pause, desk.engine.polled = stream, stream.wait, watch.polled
     desk.on_close(stream.close)
     stream.start()
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATES', 'needs', 'seconds_of', 'equity_chart', 'today', 'log', 'limits_short', 'breakers', 'controls', 'positions',
-           'order_search', 'orders', 'order', 'timeline']
+           'order_search', 'orders', 'what_helps', 'order', 'timeline']
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #f193979a
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from v23.dashboard.parts import (
     UNKNOWN, action, badge, banner, bps, chart, facts, meter, money, no_desk, panel, percent, plain, stamp, table, tile, tiles,
 )  # fmt: skip
 from ..domain import BreakerState
+from ..risk.denial_codes import help_for
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #6dfdb9ac
 def needs(desk: OrderReader, owned: bool | None) -> list[str]:
@@ -183,6 +184,11 @@ def orders(desk: OrderReader, text: str, day: str, state: str) -> list[Any]:
     return [Div(panel(f"Orders: {more}", table("Orders", columns, rows, empty), width="w8"), panel(f"Fills of {day or (days[0] if days else 'no session')}", table("Fills", [("New York", "t"), ("Symbol", ""), ("", ""), ("Shares", "n"), ("Price", "n")], fills, "No fill yet."), width="w4"), cls="grid")]
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #7fead024
+def what_helps(passed: bool, binding: bool, code: str) -> str:
+    "What helps against a check that failed and binds, in the words of the table of denial codes."
+    return "" if passed else help_for(code) if binding else "does not bind here"
+
+
 def order(desk: OrderReader, intent_id: str) -> list[Any]:
     "The timeline of one parent order; a sentence when there is none."
     o = desk.order(intent_id)
@@ -194,18 +200,18 @@ def order(desk: OrderReader, intent_id: str) -> list[Any]:
         ("Average price", money(o["average"])), ("Cost against arrival", bps(o["slippage_bps"])), ("Order type", o["order_type"]), ("Arrival quote", f"{money(quote.get('bid'))} to {money(quote.get('ask'))}, {quote.get('feed', '')}" if quote else "none"),
         ("Decided", stamp(o["planned_at"])), ("Intent", Small(o["intent_id"])),
     )  # fmt: skip
-    checks = [(badge("pass") if c["passed"] else badge("fail", "bad" if c.get("binding", True) else "mute"), c["name"].replace("_", " "), c["detail"], "binds" if c.get("binding", True) else "does not bind") for c in o["checks"]]
+    checks = [(badge("pass") if c["passed"] else badge("fail", "bad" if c.get("binding", True) else "mute"), c["name"].replace("_", " "), c["detail"], what_helps(c["passed"], c.get("binding", True), c["name"])) for c in o["checks"]]
     return [Div(
         panel(f"{o['symbol']}: from intent to fill", about, width="w4"), panel("Timeline", timeline(o), width="w8"),
-        panel("What the checks said", table("Checks", [("", ""), ("Check", ""), ("Saw and wanted", ""), ("", "opt")], checks, "No checks are on record for this order.")), cls="grid",
+        panel("What the checks said", table("Checks", [("", ""), ("Check", ""), ("Saw and wanted", ""), ("What helps", "opt")], checks, "No checks are on record for this order.")), cls="grid",
     )]  # fmt: skip
 
 
 def timeline(o: dict[str, Any]) -> Any:
     "Each child with its steps, oldest first."
-    parts: list[Any] = [Ol(Li(Strong("intent"), f" decided {stamp(o['planned_at'])}", Small(f"  refused: {o['refused']} {o['detail']}") if o["refused"] else ""), cls="steps")]
+    parts: list[Any] = [Ol(Li(Strong("intent"), f" decided {stamp(o['planned_at'])}", Small(f"  refused: {o['refused']} {o['detail']}", f"; what helps: {helps}" if (helps := help_for(o["refused"])) else "") if o["refused"] else ""), cls="steps")]
     for c in o["children"]:
-        steps: list[tuple[str, Any]] = [(s["at"], Li(Strong(s["state"].replace("_", " ")), f" {stamp(s['at'])}", Small(f"  filled {plain(s['filled'], 9)}" if number(s["filled"]) else "", f"  {s['reason']}" if s["reason"] else ""))) for s in c["steps"]]
+        steps: list[tuple[str, Any]] = [(s["at"], Li(Strong(s["state"].replace("_", " ")), f" {stamp(s['at'])}", Small(f"  filled {plain(s['filled'], 9)}" if number(s["filled"]) else "", f"  {s['reason']}" if s["reason"] else "", f"; what helps: {helps}" if (helps := help_for(s["reason"])) else ""))) for s in c["steps"]]
         steps += [(f["at"], Li(Strong("fill"), f" {plain(f['quantity'], 9)} at {money(f['price'])} {stamp(f['at'])}", Small(f"  {f['fill_id']}"))) for f in c["fills"]]
         title = H3(f"Child {int(c['seq']) + 1}: {c['order_type']} {plain(c['quantity'], 9)}{' at ' + money(c['limit_price']) if c['limit_price'] else ''} ", badge(c["state"]))
         parts += [title, Small(f"{c['client_order_id']} · broker {c['order_id'] or 'not known'} · sent {c['attempts']}×"), Ol(*(x for _, x in sorted(steps, key=lambda s: datetime.fromisoformat(s[0]))), cls="steps")]

@@ -15,7 +15,7 @@ from fasthtml.components import H3, A, Button, Code, Div, Form, Input, Label, Li
 
 from .access import Session
 from .data import OrderReader, fresh, kill_state, number
-from .desk_pages import breakers, limits_short
+from .desk_pages import breakers, limits_short, what_helps
 from v23.dashboard.parts import (
     UNKNOWN, action, badge, banner, bps, facts, histogram, meter, no_desk, panel, percent, plain, stamp, table, tile, tiles,
 )  # fmt: skip
@@ -88,8 +88,8 @@ def risk_forms(desk: OrderReader, session: Session, asked: Mapping[str, str], ch
 def verdict(checks: Any, words: str) -> Any:
     "The answer of the checks."
     allowed = words == "would be sent"
-    rows = [(badge("pass") if c.passed else badge("fail", "bad" if c.binding else "mute"), c.name.replace("_", " "), c.detail, "binds" if c.binding else "does not bind here") for c in checks]
-    return Div(P(badge(words, "ok" if allowed else "bad", long=True)), table("Checks", [("", ""), ("Check", ""), ("Saw and wanted", ""), ("", "opt")], rows, ""))
+    rows = [(badge("pass") if c.passed else badge("fail", "bad" if c.binding else "mute"), c.name.replace("_", " "), c.detail, what_helps(c.passed, c.binding, c.name)) for c in checks]
+    return Div(P(badge(words, "ok" if allowed else "bad", long=True)), table("Checks", [("", ""), ("Check", ""), ("Saw and wanted", ""), ("What helps", "opt")], rows, ""))
 
 # %% ../../nbs/components/935_dashboard_proof.ipynb #71874373
 def quality(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
