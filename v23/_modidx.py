@@ -2577,8 +2577,9 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'v23.page_runner.page_shell': ('components/page_runner.html#page_shell', 'v23/page_runner.py'),
                                  'v23.page_runner.prepare': ('components/page_runner.html#prepare', 'v23/page_runner.py'),
                                  'v23.page_runner.serve': ('components/page_runner.html#serve', 'v23/page_runner.py')},
-<<<<<<< HEAD
-            'v23.paper_validator': { 'v23.paper_validator.ComparedRecord': ( 'components/paper_validator.html#comparedrecord',
+            'v23.paper_validator': { 'v23.paper_validator.Checklist': ( 'components/paper_validator.html#checklist',
+                                                                        'v23/paper_validator.py'),
+                                     'v23.paper_validator.ComparedRecord': ( 'components/paper_validator.html#comparedrecord',
                                                                              'v23/paper_validator.py'),
                                      'v23.paper_validator.ComparedRecord.both_checks': ( 'components/paper_validator.html#comparedrecord.both_checks',
                                                                                          'v23/paper_validator.py'),
@@ -2594,10 +2595,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'v23/paper_validator.py'),
                                      'v23.paper_validator.ComparedRecord.per_trade': ( 'components/paper_validator.html#comparedrecord.per_trade',
                                                                                        'v23/paper_validator.py'),
-=======
-            'v23.paper_validator': { 'v23.paper_validator.Checklist': ( 'components/paper_validator.html#checklist',
-                                                                        'v23/paper_validator.py'),
->>>>>>> ee15e739620f14cd4c974f1b3fe927cf4b13519a
                                      'v23.paper_validator.PaperTradingValidator': ( 'components/paper_validator.html#papertradingvalidator',
                                                                                     'v23/paper_validator.py'),
                                      'v23.paper_validator.PaperTradingValidator.generate_go_live_checklist': ( 'components/paper_validator.html#papertradingvalidator.generate_go_live_checklist',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['recorded_days', 'closed_trades', 'paper_days', 'entry_sizes', 'order_match', 'read_drills', 'sharpes_of',
            'record_ledger', 'RecordSource', 'ReplayedRecord', 'RecordReader', 'trial_file', 'ComparedRecord',
-           'ValidationReport', 'PaperTradingValidator', 'self_check']
+           'ValidationReport', 'Checklist', 'PaperTradingValidator', 'self_check']
 
 # %% ../nbs/components/84_paper_validator.ipynb #3d7ec7e6
 import math
@@ -24,6 +24,7 @@ from .adapters.snapshots import read_snapshot, write_snapshot
 from .adapters.state_folder import owned_ledger, real_clock
 from .adapters.trial_ledger import read_trials
 from .backtest_result import Holdings, backtest_strategy
+from .circuit_breakers import PEAK_REBASED
 from .domain import Adjustment, Clock, Event, Fill, Purpose, Quote, Strategy, from_plain, to_plain
 from .dossier import dossier_of, selection_of
 from .drills import why_not
@@ -74,17 +75,19 @@ class _People:
 
     def __init__(self, ledger: Ledger):
         self.latches, self.kills, self.flows = _by_session(ledger, "latch"), _by_session(ledger, "kill"), _by_session(ledger, "flow")
+        self.rebases = _by_session(ledger, PEAK_REBASED)
         self.splits, self.compared, self.ledger = _splits(ledger), list(ledger.events("reconciled")), ledger
 
     def of(self, session: date, flow: float, view: Event | None) -> dict[str, Any]:
         "The fields of a recorded day that a rule could not have known."
         lifted = [e for e in self.latches[session] if e.body["by"] != "rule" and not e.body["set"] and e.body.get("lifted")]
         early = [e.body["name"] for e in lifted if view is None or e.seq < view.seq]
+        rebased = [view is not None and e.seq < view.seq for e in self.rebases[session]]
         late = math.fsum(float(e.body["amount"]) for e in self.flows[session] if view is not None and e.seq > view.seq)
         killed = any(e.body["action"] == "activated" and e.body["who"] not in ("breaker", "desk") for e in self.kills[session])
         books = next((e.body for e in reversed(self.compared) if view is not None and e.seq < view.seq), {})
         return {
-            "flow": flow, "late_flow": late if flow else 0.0, "lifted": tuple(early), "killed": killed, "splits": self.splits.get(session),
+            "flow": flow, "late_flow": late if flow else 0.0, "lifted": tuple(early), "late_lifted": tuple(e.body["name"] for e in lifted)[len(early) :], "rebased": True in rebased, "late_rebased": False in rebased, "killed": killed, "splits": self.splits.get(session),
             "quarantined": frozenset(books.get("quarantined", ())), "held_back": _held_back(self.ledger, view.seq) if view is not None else "",
         }  # fmt: skip
 
@@ -413,6 +416,10 @@ class ValidationReport(ComparedRecord):
         return found + [f"{c.name}: {c.required}; so far {c.observed}" for c in checks if not c.passed]
 
 # %% ../nbs/components/84_paper_validator.ipynb #25f938f2
+class Checklist(dict[str, Any]):
+    "Plain data with a name, so that a notebook can show it as a table."
+
+
 class PaperTradingValidator(ValidationReport):
     "Checks a paper record, decides, and says how much it knows."
 
@@ -421,10 +428,10 @@ class PaperTradingValidator(ValidationReport):
         report = self.report()
         return report["valid"] and all(c["passed"] for c in report["checks"]), report["checks"]
 
-    def generate_go_live_checklist(self) -> dict[str, Any]:
+    def generate_go_live_checklist(self) -> Checklist:
         "The recommendation, the checks, what is missing and the evidence."
         report = self.report()
-        return {k: report[k] for k in ("recommendation", "decision", "checks", "missing", "problems", "evidence")}
+        return Checklist({k: report[k] for k in ("recommendation", "decision", "checks", "missing", "problems", "evidence")})
 
     def save_state(self, report: Mapping[str, Any], paths: Mapping[str, str]) -> Path:
         "Write validator_state.json and validation_report.json; times and paths stand in sections of their own."
