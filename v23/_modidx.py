@@ -2711,6 +2711,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'v23.promotion.Standing': ('components/promotion.html#standing', 'v23/promotion.py'),
                                'v23.promotion.Standing.words': ('components/promotion.html#standing.words', 'v23/promotion.py'),
                                'v23.promotion._against': ('components/promotion.html#_against', 'v23/promotion.py'),
+                               'v23.promotion._bars': ('components/promotion.html#_bars', 'v23/promotion.py'),
                                'v23.promotion._keep': ('components/promotion.html#_keep', 'v23/promotion.py'),
                                'v23.promotion._recorded_terms': ('components/promotion.html#_recorded_terms', 'v23/promotion.py'),
                                'v23.promotion._refusals': ('components/promotion.html#_refusals', 'v23/promotion.py'),
