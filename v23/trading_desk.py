@@ -39,7 +39,7 @@ from .adapters.ledger_files import open_ledger
 from .adapters.live_view import LiveView
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
-from .backtest import backtest
+from .backtest_result import backtest_strategy
 from .bars_source import BarsFeed
 from .circuit_breakers import PEAK_REBASED, SPLIT_VERDICT, CircuitBreakerManager, KillSwitch
 from .desk_status import KILL_SNAPSHOT, SNAPSHOTS
@@ -216,11 +216,12 @@ def start_equity(ledger: Ledger, account: Account) -> float:
     return float(first.body["equity"]) if first else float(account.equity)
 
 
-def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEstimate:
+def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel, strategy: Strategy) -> KellyEstimate:
     "Full Kelly on the basis the settings name, from bars or trades known so far."
     basis = settings.sizing.kelly_basis
     if basis == "backtest":
-        return kelly_for_basis(basis, backtest(panel, settings.strategy).trades["net"].tolist())
+        first = panel.sessions[min(strategy.warmup_sessions, len(panel.sessions) - 1)]
+        return kelly_for_basis(basis, backtest_strategy(panel, strategy, start=first).trades["net"].tolist())
     if basis == "trades":
         return kelly_for_basis(basis, [float(pnl / capital) for _, _, pnl, capital in closed_trades(ledger)])
     return kelly_for_basis(basis)
@@ -784,7 +785,7 @@ class DecidingDesk(ReadyDesk):
         held = {p.symbol: p.quantity for p in positions if p.quantity}
         points = equity_points(self.ledger)
         vix, age = panel.market_at("vix", panel.sessions[-1])
-        self._kelly = kelly_estimate(self.settings, self.ledger, panel)
+        self._kelly = kelly_estimate(self.settings, self.ledger, panel, self.wiring.strategy)
         reading = self.breakers.reading
         errors, streak = session_errors(self.ledger, session), losing_streak(self.ledger)
         return DeskView(
