@@ -42,8 +42,8 @@ STYLE = """<style>
 .v23r .badge{display:inline-block;min-width:5.4em;text-align:center;font-size:12px;font-weight:600;letter-spacing:.04em;border-radius:4px;padding:1px 7px;margin-right:.6em;color:#fff}
 .v23r .holds{background:#15803d}.v23r .doubtful{background:#b45309}.v23r .fails{background:#b91c1c}.v23r .unknown{background:#6b7280}
 .v23r p.said{margin:.3em 0 .6em}.v23r .soft{color:#6b7280;font-size:13px}
-.v23r table{border-collapse:collapse;font-size:13px;margin:.4em 0}.v23r th,.v23r td{border:0;border-bottom:1px solid #e5e7eb;padding:3px 12px 3px 0;text-align:right}.v23r td{white-space:nowrap}.v23r .wide td{white-space:normal}
-.v23r th{font-weight:600;color:#374151}.v23r table th:first-child{text-align:left!important}.v23r img{max-width:100%}
+.v23r table{border-collapse:collapse;font-size:13px;margin:.4em 0}.v23r th,.v23r td{border:0;border-bottom:1px solid #e5e7eb;padding:3px 12px 3px 0;text-align:right}.v23r td{white-space:nowrap}.v23r .wide td,.v23r .wide th{white-space:normal;text-align:left}
+.v23r th{font-weight:600;color:#374151}.v23r table th:first-child,.v23r tbody th{text-align:left!important}.v23r img{max-width:100%}
 .v23r .strip td{text-align:left}.v23r .synthetic{background:#fef3c7;border:2px solid #b45309;padding:.5em 1em}
 </style>"""
 COLOURS = {"meaningless": "#b91c1c", "no evidence": "#b91c1c", "not enough": "#b45309", "evidence": "#15803d"}
