@@ -128,3 +128,11 @@ def test_a_folder_that_is_owned_and_takes_no_requests_keeps_no_evidence(tmp_path
     with pytest.raises(InputError, match="no sealed record"):
         keep_drill(made(passed=False), tmp_path, real_clock(), ledger)
     assert not list(ledger.events("drill"))
+
+
+def test_the_breakers_do_not_say_that_entries_are_allowed_while_the_desk_is_killed(tmp_path):
+    for killed in (False, True):
+        if killed:
+            (tmp_path / "KILL").write_text("kill-x by hand\n")
+        done, told = run("acknowledge", "--state", tmp_path), json.loads(run("acknowledge", "--state", tmp_path, "--json").stdout)
+        assert done.exit_code == 0 and ("the kill switch is active" in done.stdout) is killed is told["killed"]

@@ -57,6 +57,7 @@ def acknowledge(
     Examples:  v23 acknowledge  ·  v23 acknowledge weekly_loss --who Ada --reason "reviewed every fill"
     """
     from v23.circuit_breakers import CircuitBreakerManager
+    from v23.kill_switch import KillSwitch
 
     told = None
     if breaker or real_loss:
@@ -68,7 +69,9 @@ def acknowledge(
         if breaker:
             breakers.acknowledge(breaker, who, reason)
         told = breakers.get_status()
-    answer(told, as_json, describe_breakers(told))
+    killed = KillSwitch(state_dir=state).is_active
+    words = "\n  the kill switch is active: no entries until  v23 deactivate  and  v23 resume" if killed else ""
+    answer(told | {"killed": killed}, as_json, describe_breakers(told) + words)
 
 # %% ../nbs/components/956_cli_breakers.ipynb #59b1aec8
 @app.command("rebase-peak")
