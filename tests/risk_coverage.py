@@ -21,7 +21,7 @@ WHAT = (
     "v23/circuit_breakers.py:fold_latches", "v23/circuit_breakers.py:latch_changes",
     "v23/trading_desk.py:GateView", "v23/trading_desk.py:PurseView", "v23/trading_desk.py:StandingView", "v23/trading_desk.py:Gate", "v23/trading_desk.py:ReadingDesk", "v23/trading_desk.py:WatchingDesk",
     "v23/trading_desk.py:loss_reading", "v23/trading_desk.py:peaks", "v23/trading_desk.py:last_marks",
-    "v23/kill_switch.py", "v23/liquidation.py",
+    "v23/kill_switch.py", "v23/liquidation.py", "v23/emergency.py",
 )  # fmt: skip
 TESTS = (
     "test_risk_branches.py", "test_sizing_properties.py", "test_pretrade_boundaries.py", "test_breaker_walks.py", "test_faults_risk.py",

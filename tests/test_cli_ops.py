@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from alert_sinks import wait_for, web_server
 
 from v23.adapters.bars import load_bars, save_bars
 from v23.market_calendar import NEW_YORK
@@ -153,3 +154,18 @@ def test_jobs_and_schedule_run_say_what_there_is(tmp_path):
     assert "no runs yet" in v23("jobs", cwd=tmp_path).stdout
     refused = v23("schedule", "run", cwd=tmp_path)
     assert refused.returncode == 2 and "time of its own" in refused.stderr
+
+
+def test_a_job_that_fails_without_a_supervisor_alerts_somebody(paper, tmp_path, monkeypatch):
+    from v23 import operations
+    from v23.jobs import JobFailed
+
+    def fail(*ignored, **also):
+        raise JobFailed("the job market_open failed: the broker is gone")
+
+    monkeypatch.setattr(operations, "run_job", fail)
+    with web_server() as (push, url):
+        monkeypatch.setenv("ALERT_PUSH_URL", url.replace("http", "json") + "/me")
+        told = operations.run_due(tmp_path / "state", tmp_path / "reports", datetime(2026, 1, 13, 10, 0, tzinfo=NEW_YORK))
+        assert wait_for(lambda: any("the broker is gone" in str(body) for _, body in push.requests)), push.requests
+    assert told["ran"] == [] and len(told["failed"]) == 1

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,14 +14,18 @@ from test_faults_order_path import at, held_by, names, plan, work
 from test_faults_storage import full_disk, wal_size
 
 from v23.adapters.clocks import StillClock
-from v23.adapters.ledger import Ledger
+from v23.adapters.ledger import Ledger, StateLock
+from v23.adapters.light_alpaca import Access, emergency_access
 from v23.adapters.state_folder import desk_ledger
 from v23.control import ControlServer, ask
 from v23.domain import BreakerState, BrokerOrder, OrderState, Position, Purpose, Side
-from v23.errors import Ambiguous, BrokerError, InputError, OwnedError
+from v23.emergency import connect, kill_alone, panic
+from v23.errors import Ambiguous, AuthLost, BrokerError, InputError, OwnedError, SettingsError
+from v23.incident import incident_facts, incident_line
 from v23.kill_switch import KillSwitch, code_of
 from v23.liquidation import BARE, BareHands, Journal, adopt_bare, bare_id, bare_ids, sellable
 from v23.market_calendar import NEW_YORK, session_hours
+from v23.settings import Secret
 
 
 @pytest.fixture
@@ -810,3 +814,107 @@ def test_shares_only_the_broker_sees_are_sold_once_it_has_said_so_for_longer_tha
     excess: dict[str, datetime] = {}
     seen = [sellable(HELD, Decimal(booked), excess, NOON + timedelta(seconds=s)) for booked, s in ((4, 0), (-3, 5), (4, 10), (4, 11))]
     assert seen == [4, 0, 4, 10]
+
+
+def test_the_incident_tells_orders_quotes_equity_and_every_event_from_the_ledger_alone(world):
+    at(world)
+    chosen = names(world, 3)
+    plan(world, chosen)
+    work(world)
+    world.ledger.record("session_opened", {"session": world.session, "equity": Decimal(100_000), "account_id": "a", "intraday_adjustments": 0})
+    world.desk.kill.activate("drill", "Ada")
+    facts = incident_facts(world.ledger)
+    arrivals = {p["symbol"]: p["arrival"] for p in world.ledger.parents() if p["arrival"]}
+    assert {r["symbol"]: (r["bid"], r["ask"], r["quoted_at"]) for r in facts["sales"]} == {s: (arrivals[s]["bid"], arrivals[s]["ask"], arrivals[s]["at"]) for s in chosen}
+    assert facts["equity"] and facts["equity"][-1]["when"] == "opened" and len(facts["timeline"]) > 10
+    assert incident_line(facts).startswith(f"{facts['kill_id']} by Ada: drill; flat after ") and "3 sales sent" in incident_line(facts)
+    assert "not flat: AAA" in incident_line(facts | {"flat_at": None, "left": {"AAA": {}}})
+
+
+# Without a desk: the way out of `v23 kill` and `v23 panic`, in this process
+
+
+def test_a_kill_alone_latches_writes_down_and_gets_out(world, tmp_path):
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    told = Told()
+    report = kill_alone(tmp_path / "alone", world.desk.broker, world.clock, "drill", "Ada", alerts=told)
+    assert report["flat"] is True and held_by(world) == {} and [code for code, _, _ in told.said] == ["KILL_SWITCH"]
+    with desk_ledger(tmp_path / "alone", world.clock) as ledger:
+        assert [e.body["action"] for e in ledger.events("kill")] == ["activated", "flattened"]
+
+
+@pytest.mark.parametrize("trouble", ["owned", "no ledger"])
+def test_a_kill_alone_leaves_an_owned_folder_latched_and_does_without_a_ledger_that_cannot_be_opened(trouble, world, tmp_path):
+    at(world)
+    plan(world, names(world, 1))
+    work(world)
+    state = tmp_path / "alone"
+    lock = StateLock(state) if trouble == "owned" else None
+    if lock is None:
+        (state / "execution" / "ledger.sqlite3").mkdir(parents=True)
+    report = kill_alone(state, world.desk.broker, world.clock, "drill", "Ada")
+    assert (state / "KILL").exists() and (report["flat"] is None if lock else report["flat"] is True)
+    assert bool(held_by(world)) is bool(lock) and ("owns the desk" in report["note"] if lock else len(report["not_written"]) == 1)
+    if lock:
+        lock.release()
+
+
+def test_without_keys_nothing_is_connected_and_an_exchange_says_what_time_it_is():
+    with pytest.raises(SettingsError, match="are not set"):
+        connect(Access("https://paper-api.alpaca.markets", Secret(""), Secret(""), "paper"))
+    real, clock = connect(Access("https://paper-api.alpaca.markets", Secret("k"), Secret("s"), "paper"))
+    assert real.clock is clock and abs((clock.now() - datetime.now(UTC)).total_seconds()) < 5
+    with pytest.raises(BrokerError, match="no simulated exchange answers"):
+        connect(emergency_access(exchange="http://127.0.0.1:1"), "http://127.0.0.1:1")[1].now()
+
+
+class Panicked(Shelf):
+    "A broker that closes everything, in steps: what it holds, and what it says, at each look."
+
+    def __init__(self, looks, rows=(), opened=True, errors=()):
+        super().__init__()
+        self.looks, self.rows, self.opened, self.errors, self.asked, self.clock = list(looks), list(rows), opened, list(errors), 0, StillClock(NOON)
+
+    def close_all(self):
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+        self.asked += 1
+        return self.rows
+
+    def positions(self):
+        self.held, self.opens = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        return tuple(self.held)
+
+    def is_market_open(self):
+        return self.opened
+
+
+def panicked(broker, seconds=120.0):
+    said: list[str] = []
+    return panic(broker, broker.clock, seconds, said.append), said
+
+
+def test_panic_sees_the_account_empty_twice_and_says_what_was_answered():
+    rows = [{"symbol": "AAA", "status": 200, "body": {}}, {"symbol": "BBB", "status": 422, "body": {"message": "halted"}}, {"symbol": "CCC", "status": 500, "body": "oops"}]
+    told, said = panicked(Panicked([([HELD], [listed(1, "new")]), ([], [])], rows))
+    assert told["flat"] is True and told["requests"] == 1 and said == [] and told["market_open"] is True
+    assert told["asked"] == {"AAA": "accepted", "BBB": "refused (422): halted", "CCC": "refused (500): oops"}
+
+
+def test_panic_asks_again_for_what_is_not_on_its_way_out_and_ends_with_its_patience():
+    told, _ = panicked(Panicked([([HELD], [])], [{"symbol": "AAA", "status": 422, "body": {"message": "halted"}}]))
+    assert told["flat"] is False and told["requests"] > 2 and told["left"]["AAA"]["reason"] == "refused (422): halted"
+
+
+def test_panic_leaves_a_closed_market_to_the_bell():
+    told, _ = panicked(Panicked([([HELD], [listed(1, "new")])], opened=False))
+    assert told["market_open"] is False and told["flat"] is False and told["left"]["AAA"]["reason"] == "its sale is under way"
+
+
+def test_panic_goes_on_when_the_broker_does_not_answer_and_points_to_its_page_when_the_keys_are_refused():
+    told, said = panicked(Panicked([([], [])], errors=[BrokerError("away"), AuthLost("refused")]))
+    assert told["flat"] is True and said == ["away", "refused; use the page of the broker"]
+    told, said = panicked(Panicked([([], [])], errors=[BrokerError("away")] * 99), seconds=20.0)
+    assert told["flat"] is False and told["wrong"] == "away" and len(said) >= 4

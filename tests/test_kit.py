@@ -287,3 +287,19 @@ def test_the_installed_package_works_outside_the_repository(installed):
     if (ROOT / "v23" / "cli.py").exists():
         done = outside(folder, "-m", "v23.cli", "version")
         assert done.returncode == 0 and f"v23 {v23.__version__}" in done.stdout, done.stderr
+
+
+def test_a_new_project_tests_itself_and_trades_with_no_repository_around(installed):
+    folder, _ = installed
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("V23_", "ALPACA_"))} | {"PYTHONPATH": str(folder / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*args: str, cwd: Path) -> str:
+        done = subprocess.run([sys.executable, *args], cwd=cwd, env=environ, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (args, done.stdout[-2000:], done.stderr[-2000:])
+        return done.stdout
+
+    run("-m", "v23.cli", "init", "desk", cwd=folder)
+    desk = folder / "desk"
+    assert "3 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=desk)
+    told = json.loads(run("-m", "v23.cli", "campaign", "--sessions", "1", "--json", cwd=desk))
+    assert Path(told["reports"]["go_live"]).is_relative_to(desk.resolve()) and (desk / "state" / "execution" / "ledger.sqlite3").exists()

@@ -112,3 +112,40 @@ def test_the_command_line_answers_in_a_cell(shell, capsys, tmp_path):
     shell.run_line_magic("v23", "jobs --last 0")
     said = capsys.readouterr()
     assert "exit code 2" in said.out and said.err.startswith("v23: ")
+
+
+BAR = """
+import time
+from v23.adapters.progress import progress_bar
+
+with progress_bar(True, "configurations") as told:
+    for n in range(1, 401):
+        told(n, 400)
+        time.sleep(0.001)
+"""
+
+
+def test_in_a_kernel_the_bar_is_one_output_without_widgets_and_the_extension_loads(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = [BAR, "%load_ext v23", f"%v23 status --state {tmp_path}", "from v23.domain import BreakerState\nBreakerState.HALTED"]
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    NotebookClient(page, kernel_name="python3", timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    bar, _, status, state = (c["outputs"] for c in page.cells)
+    assert len(bar) == 1 and "400 of 400" in bar[0]["data"]["text/html"] and "<progress" in bar[0]["data"]["text/html"]
+    assert "holds no desk yet" in status[0]["text"] and "HALTED" in state[0]["data"]["text/html"]
+
+
+def test_in_a_terminal_the_bar_moves_and_into_a_pipe_nothing_is_written():
+    import os
+
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", BAR], stderr=theirs, check=True, env=os.environ | {"TERM": "xterm", "COLUMNS": "80"})
+        assert b"400/400" in os.read(ours, 1 << 20)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    piped = subprocess.run([sys.executable, "-c", BAR], capture_output=True, check=True)
+    assert piped.stderr == piped.stdout == b""

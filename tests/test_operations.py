@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +135,52 @@ def test_F54_an_owner_that_ends_is_started_again_and_the_third_end_is_safe_mode(
     assert len((tmp_path / "lives").read_text().splitlines()) == 4 and told[-1].endswith("in safe mode") and "0.2 s" in told[-1]
 
 
+STARVED = """
+import resource, runpy, sys
+if "--safe-mode" not in sys.argv:
+    resource.setrlimit(resource.RLIMIT_AS, (150_000_000, 150_000_000))
+runpy.run_module("v23.supervisor", run_name="__main__")
+"""
+
+
+def test_F54_an_owner_out_of_memory_is_started_again_and_the_third_time_it_sells_and_adopts_only(tmp_path):
+    import threading
+
+    state, told, codes = tmp_path / "state", [], []
+    command = [sys.executable, "-c", STARVED, f"state={state}", f"reports={tmp_path / 'reports'}", "speed=60", "start=2025-07-02"]
+    keeper = Keeper(command, state, patience=Patience(first_wait_s=0.05), say=told.append)
+    life = threading.Thread(target=lambda: codes.append(keeper.run()))
+    life.start()
+    try:
+        until, status = time.monotonic() + 120, {}
+        while not status and time.monotonic() < until:
+            try:
+                status = ask(state, "status", timeout=30)
+            except NoOwner:
+                time.sleep(0.1)
+    finally:
+        began = time.monotonic()
+        keeper.stop()
+        life.join(60)
+    assert [re.sub(r".*starting again in (\S+) s", r"\1", t) for t in told] == ["0.05", "0.1", "0.2, in safe mode"]
+    assert "three times in ten minutes" in status["safe_mode"] and not status["entries_allowed"]
+    assert codes == [0] and time.monotonic() - began < 12 and read_pulse(state)[0]["stopped"] == "told to stop"  # and not ended by force, though its pages' process was hardly there
+
+
+def test_F54_F56_a_full_disk_does_not_end_what_starts_the_owner(tmp_path):
+    script = """
+import resource, sys
+from pathlib import Path
+from v23.keeper import Keeper, Patience
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+owner = "import sys; sys.exit(0 if sys.argv[-1] == '--safe-mode' else 1)"
+raise SystemExit(Keeper([sys.executable, "-c", owner], Path(sys.argv[1]), patience=Patience(first_wait_s=0.01), say=print).run())
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.count("starting again") == 3 and "safe mode" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    assert not (tmp_path / "supervisor" / "crashes.json").exists() or (tmp_path / "supervisor" / "crashes.json").stat().st_size == 0
+
+
 def test_F54_an_owner_without_a_pulse_is_ended(tmp_path):
     told = []
     keeper = Keeper([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path, patience=Patience(first_wait_s=0.01, silent_s=0.5), say=told.append)
@@ -158,6 +205,29 @@ def supervised(tmp_path_factory):
         return own(SupervisorPlan(state=str(folder / "state"), reports=str(folder / "reports"), speed=0, start="2025-07-02", **plan), ready)
 
     return live
+
+
+
+def test_the_plan_of_the_day_is_written_for_pages_that_show_it_and_only_when_it_changes(supervised):
+    told = []
+
+    def look(supervisor):
+        path = supervisor.state / "supervisor" / "schedule.json"
+        supervisor.show_schedule()
+        told.append((json.loads(path.read_text())["data"], path.stat().st_mtime_ns))
+        supervisor.show_schedule()
+        told.append((json.loads(path.read_text())["data"], path.stat().st_mtime_ns))
+        supervisor.doing = "rebalance"
+        supervisor.show_schedule()
+        told.append((json.loads(path.read_text())["data"], path.stat().st_mtime_ns))
+        supervisor.doing = ""
+
+    supervised(look)
+    assert told[0] == told[1] and told[2] != told[1]
+    states = {j["name"]: j["state"] for j in told[0][0]["jobs"]}
+    assert list(states)[:1] == ["market_open"] and {"intraday_check", "rebalance", "market_close", "validation"} <= set(states) and list(states.values()).count("next") == 1
+    assert {j["name"]: j["state"] for j in told[2][0]["jobs"]}["rebalance"] == "running"
+    assert all(j["at"] < j["until"] for j in told[0][0]["jobs"])
 
 
 def test_F60_a_jump_of_the_clock_holds_entries_until_the_books_are_compared(supervised):

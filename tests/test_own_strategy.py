@@ -18,9 +18,10 @@ from v23.paper_validator import PaperTradingValidator
 from v23.record_checks import terms_of
 from v23.search import Conditions, Grid
 from v23.settings import load_settings
+from v23.strategy_source import strategy_of
 from v23.sweep import run_sweep
 from v23.synthetic_market import synthetic_panel
-from v23.trading_desk import open_desk
+from v23.trading_desk import kelly_estimate, open_desk
 from v23.v21_signals import V21
 
 LOSERS = '''
@@ -109,6 +110,17 @@ def test_a_baseline_that_cannot_be_is_one_line_before_anything_is_traded(tmp_pat
     (tmp_path / "mine.py").write_text(LOSERS + "Losers.baseline = 1.5\n")
     with pytest.raises(InputError, match=r"the baseline of losers is 1.5; a v23.validation.record.Baseline is expected"):
         terms_of(settings_for(f"{tmp_path}/mine.py:Losers", tmp_path), "")
+
+
+def test_a_measured_kelly_comes_from_the_trades_of_the_strategy_that_trades(tmp_path):
+    (tmp_path / "mine.py").write_text(LOSERS)
+    settings = load_settings(tmp_path / "nothing", environ={"V23_STRATEGY": f"{tmp_path}/mine.py:Losers", "KELLY_BASIS": "backtest"})
+    panel = synthetic_panel(seed=3, names=40, start=date(2024, 1, 2), end=date(2024, 12, 31))
+    sized = kelly_estimate(settings, None, panel, strategy_of(settings))
+    validator = PaperTradingValidator(settings=settings, panel=panel, state_dir=tmp_path)
+    told = next(k for k in validator.report()["kelly"] if k["basis"] == "backtest")
+    assert sized.trades == told["trades"] == len(validator.measured().trades) != kelly_estimate(settings, None, panel, V21()).trades
+    assert sized.fraction == pytest.approx(told["kelly"])
 
 
 def test_the_dossier_tells_of_the_rule_that_trades_and_of_no_other_on_record(tmp_path):

@@ -24,7 +24,8 @@ from .adapters.snapshots import read_snapshot, write_snapshot
 from .domain import to_plain
 from .errors import InputError, OwnedError, StateError
 from .exchange_host import ExchangeConfig, ExchangeHost, opening_instant
-from .jobs import run_job
+from .jobs import job_runner, run_job
+from .page_runner import PageRunner
 from .settings import Settings, load_settings
 from .strategy_source import strategy_of
 from .market_data import Panel
@@ -168,10 +169,10 @@ def trade_session(desk: TradingDesk, session: date) -> None:
         getattr(desk, name)(session)
 
 
-def trade_session_as_notebooks(host: ExchangeHost, session: date, state_dir: Path, reports_dir: Path) -> None:
-    "The same day through papermill, one kernel per page, over the exchange's address."
+def trade_session_as_notebooks(host: ExchangeHost, session: date, state_dir: Path, reports_dir: Path, runner: PageRunner | None = None) -> None:
+    "The same day as pages, each in a process of its own, over the exchange's address."
     for name in JOBS:
-        run_job(name, job_parameters(host, state_dir, reports_dir) | {"session": session.isoformat()}, reports_dir, session)
+        run_job(name, job_parameters(host, state_dir, reports_dir) | {"session": session.isoformat()}, reports_dir, session, runner=runner)
 
 
 def job_parameters(host: ExchangeHost, state_dir: Path, reports_dir: Path) -> dict[str, Any]:
@@ -214,21 +215,21 @@ def _trade(plan: CampaignPlan, settings: Settings, panel: Panel, sessions: tuple
     write_plan(state_dir, plan, opened)
     market = f"{panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}"
     say(f"campaign: {len(sessions)} sessions {sessions[0]} to {sessions[-1]}, seed {plan.seed}, {market}")
-    with ExchangeHost(state_dir, config, panel=panel) as host:
-        proofs = [_one_day(host, settings, session, folders, n, len(sessions), say) for n, session in enumerate(sessions, 1)]
-        say("validation  (papermill)")
-        checked = run_job("validation", job_parameters(host, state_dir, reports_dir), reports_dir, sessions[-1]).result
+    with job_runner() as runner, ExchangeHost(state_dir, config, panel=panel) as host:
+        proofs = [_one_day(host, settings, session, folders, (n, len(sessions)), runner, say) for n, session in enumerate(sessions, 1)]
+        say("validation  (a notebook)")
+        checked = run_job("validation", job_parameters(host, state_dir, reports_dir), reports_dir, sessions[-1], runner=runner).result
     write_plan(state_dir, plan, opened, complete=True)
     return _outcome(plan, panel, sessions, proofs[-1], checked, state_dir)
 
 
-def _one_day(host: ExchangeHost, settings: Settings, session: date, folders: tuple[Path, Path], number: int, total: int, say: Callable[[str], None]) -> Audit:
+def _one_day(host: ExchangeHost, settings: Settings, session: date, folders: tuple[Path, Path], place: tuple[int, int], runner: PageRunner, say: Callable[[str], None]) -> Audit:
     "One session, its proof and a line of progress; the last session, and the last that rebalances, run as notebooks."
-    state_dir, reports_dir = folders
+    (state_dir, reports_dir), (number, total) = folders, place
     holding = strategy_of(settings).holding_sessions
     if number in (total, (total - 1) // holding * holding + 1):
-        say(f"{session}  this session runs as notebooks (papermill)")
-        trade_session_as_notebooks(host, session, state_dir, reports_dir)
+        say(f"{session}  this session runs as notebooks")
+        trade_session_as_notebooks(host, session, state_dir, reports_dir, runner)
     with open_desk(state=state_dir, reports=reports_dir, host=host, settings=settings) as desk:
         trade_session(desk, session)
         proof = audit(desk, host.config.start - timedelta(days=1))

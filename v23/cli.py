@@ -454,10 +454,12 @@ def job(
 
     Example:  v23 job market_open -p seed=7 --state state
     """
-    from v23.jobs import parse_parameters
+    from v23.jobs import job_path, parameters_of, parse_parameters
     from v23.operations import run_or_ask
 
-    given = {"state": str(state.resolve()), "reports": str(reports.resolve())} | parse_parameters(parameter or [])
+    declared = parameters_of(json.loads(job_path(name).read_text(encoding="utf-8")), name)
+    folders = {"state": str(state.resolve()), "reports": str(reports.resolve())}
+    given = {k: v for k, v in folders.items() if k in declared} | parse_parameters(parameter or [])
     run = run_or_ask(name, given, state, reports, parse_day(session, "--session"))
     answer(run["result"], as_json, f"{name}: done\n{run['page']}")
 

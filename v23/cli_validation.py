@@ -39,7 +39,7 @@ def promote(
     size: Annotated[float, typer.Option("--size", help="0.50 when all checks pass, 0.25 with minor warnings.")],
     who: Annotated[str, typer.Option("--who", help="Who signs; kept in the ledger.")],
     account: Annotated[str, typer.Option("--account", help="The id of the live account this is for.")],
-    acknowledge: Annotated[str, typer.Option("--acknowledge", help="Why to go on although the evidence is below MODERATE.")] = "",
+    acknowledge: Annotated[str, typer.Option("--acknowledge", help="Why to go on although the evidence is below MODERATE, or sizes come from published figures.")] = "",
     confirm: Annotated[str, typer.Option("--confirm", help="The words that are asked for, when nobody is there to type them.")] = "",
     into: Annotated[str, typer.Option("--into", help="State folder of the live desk, when it is another one than paper's.")] = "",
     state: StateOption = STATE,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .adapters.snapshots import read_envelope
+from .control import is_owned
 from .kill_switch import KillSwitch
 
 # %% ../nbs/components/807_desk_status.ipynb #cabf5ba0
@@ -28,7 +29,7 @@ SEEN = {"live": "monitoring/live_state.json", "alerts": "monitoring/alert_histor
 
 def read_status(state: Path | str) -> dict[str, Any]:
     "What the snapshots of a state folder say, each with the time it was written; raises StateError for a damaged one."
-    found: dict[str, Any] = {"state": str(state)}
+    found: dict[str, Any] = {"state": str(state), "owned": is_owned(state)}
     for name, path in (SNAPSHOTS | SEEN).items():
         if (Path(state) / path).exists():
             envelope = read_envelope(Path(state) / path)
@@ -61,6 +62,12 @@ def _money(text: Any) -> str:
     return f"{float(text):,.2f}"
 
 
+def _session_of(status: Mapping[str, Any]) -> str:
+    "Mode, the session that was last looked at, and when the snapshots were written."
+    e, seen = status["execution"], (status.get("live", {}).get("seen") or {}).get("at")
+    return f", {e['mode']}, session {(seen or e['written_at'])[:10]}, written {e['written_at'][:19]}"
+
+
 def _account_rows(status: Mapping[str, Any]) -> list[str]:
     live, e = status.get("live", {}), status["execution"]
     seen, rows = live.get("seen") or {}, []
@@ -90,7 +97,7 @@ def describe_status(status: Mapping[str, Any]) -> str:
         return f"{status['state']} holds no desk yet; start with  v23 campaign"
     b = status.get("breakers", {})
     stopped = status["killed"] or not b.get("entries_allowed") or bool(((status.get("live") or {}).get("seen") or {}).get("pauses"))
-    rows = [f"desk in {status['state']}" + (f", {status['execution']['mode']}, written {status['execution']['written_at'][:19]}" if "execution" in status else "")]
+    rows = [f"desk in {status['state']}" + (_session_of(status) if "execution" in status else "") + (", owned by a process" if status.get("owned") else ", nobody owns it:  v23 supervise")]
     rows.append(f"  kill switch {'ACTIVE: ' + status['kill_reason'] if status['killed'] else 'off'}   breakers {b.get('state', 'unknown')}   entries {'stopped' if stopped else 'allowed'}")
     rows += [f"    {x['name']}: {x['cause']} ({x['action']})" for x in b.get("latches", ())]
     rows += [*_account_rows(status), *_machine_rows(status)] if "execution" in status else []

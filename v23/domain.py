@@ -293,16 +293,42 @@ class ActivityKind(StrEnum):
     WITHDRAWAL = "CSW"
     JOURNAL = "JNLC"
     SPLIT = "SPLIT"
+    FEE = "FEE"  # Regulatory fees, and whatever else the broker charges
+    DIVIDEND_FEE = "DIVFEE"
+    PASSED_CHARGE = "PTC"
+    DIVIDEND = "DIV"
+    DIVIDEND_LONG = "DIVCGL"
+    DIVIDEND_SHORT = "DIVCGS"
+    DIVIDEND_EXEMPT = "DIVTXEX"
+    DIVIDEND_CAPITAL = "DIVROC"
+    DIVIDEND_TAX = "DIVNRA"
+    DIVIDEND_FOREIGN_TAX = "DIVFT"
+    DIVIDEND_WITHHELD = "DIVTW"
+    CAPITAL_GAIN = "CGD"
+    INTEREST = "INT"
+    INTEREST_TAX = "INTNRA"
+    INTEREST_WITHHELD = "INTTW"
+    PASSED_REBATE = "PTR"
 
     @property
     def is_flow(self) -> bool:
         "Money that came or went without a trade: no profit and no loss."
-        return self is not ActivityKind.SPLIT
+        return self in (ActivityKind.DEPOSIT, ActivityKind.WITHDRAWAL, ActivityKind.JOURNAL)
 
+    @property
+    def is_cost(self) -> bool:
+        "Money that was charged: a loss."
+        return self in (ActivityKind.FEE, ActivityKind.DIVIDEND_FEE, ActivityKind.PASSED_CHARGE)
 
+    @property
+    def is_income(self) -> bool:
+        "Dividends and interest, and the tax kept back from them: a profit without a trade."
+        return not (self.is_flow or self.is_cost or self is ActivityKind.SPLIT)
+
+# %% ../nbs/components/00_domain.ipynb #e7e73bfc
 @dataclass(frozen=True)
 class Activity:
-    "A flow of money, or shares that became more or fewer, as the broker reports it."
+    "Money that came or went without a trade, or shares that became more or fewer, as the broker reports it."
 
     activity_id: str
     kind: ActivityKind

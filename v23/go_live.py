@@ -38,7 +38,7 @@ def _returns(report: Mapping[str, Any], which: str) -> pd.Series:
     levels = [report["start_equity"], *(d[f"{which}_equity"] for d in report["days"])]
     known = [x if x is not None else math.nan for x in levels]
     index = pd.DatetimeIndex([d["session"] for d in report["days"]])
-    return pd.Series([b / (a + f) - 1 for a, b, f in zip(known, known[1:], flows, strict=False)], index=index)
+    return pd.Series([b / (a + f) - 1 if a + f > 0 else math.nan for a, b, f in zip(known, known[1:], flows, strict=False)], index=index)
 
 
 def write_reports(validator: PaperTradingValidator, report: Mapping[str, Any], reports: Path) -> dict[str, str]:

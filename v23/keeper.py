@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .adapters.alert_spool import OutsideAlerts
+
 # %% ../nbs/components/943_keeper.ipynb #cabf5ba0
 def notify(text: str) -> bool:
     "Send a state like READY=1 to systemd; False when nobody listens."
@@ -96,7 +98,7 @@ class Watch:
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        self._told = False
+        self._told, self._ends = False, list[float]()  # Of this process, whatever the disk keeps
         self._child: subprocess.Popen[bytes] | None = None
         self.log = logging.getLogger("v23.keeper")
 
@@ -135,6 +137,9 @@ class Watch:
     def _end(self, child: subprocess.Popen[bytes], why: str) -> None:
         self.log.error("ending the owner %s: %s", child.pid, why)
         self.say(f"ending the owner: {why}")
+        tell = OutsideAlerts(self.state)
+        tell.alert("DESK_SILENT", f"{self.state.name} at {time.strftime('%H:%M:%S')}", f"the owner {child.pid} is ended and started again: {why}", "CRITICAL")
+        tell.close()
         os.killpg(child.pid, signal.SIGKILL)
 
 # %% ../nbs/components/943_keeper.ipynb #1da7d843
@@ -152,13 +157,16 @@ class Keeper(Watch):
             kept = [float(x) for x in json.loads(self.crash_file.read_text())]
         except (OSError, ValueError):
             kept = []
-        return [x for x in kept if 0 <= time.time() - x <= self.patience.window_s]
+        return [x for x in sorted({*kept, *self._ends}) if 0 <= time.time() - x <= self.patience.window_s]
 
     def _crashed(self) -> list[float]:
-        self.crash_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = [*self.crashes(), time.time()]
-        self.crash_file.write_text(json.dumps(found))
-        return found
+        self._ends = [*self.crashes(), time.time()]
+        try:
+            self.crash_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.crash_file.write_text(json.dumps(self._ends))
+        except OSError as e:  # a full disk is why owners end; it must not end what starts them
+            self.log.error("the end was not written down: %s", e)
+        return self._ends
 
     def run(self) -> int:
         "Start, watch, start again; the code of the end that was final."

@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from .adapters.alert_spool import OutsideAlerts
 from .adapters.ledger import Ledger
 from .adapters.ledger_files import open_ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_atomic, write_snapshot
@@ -343,7 +344,8 @@ class KillActivation(KillSteps):
 
     def _activate_from_outside(self, reason: str, who: str) -> dict[str, Any]:
         "Latch the files first: the desk that owns the folder obeys them; then the ledger, when nobody does."
-        kill_id = self.latch(reason, who)
+        kill_id, outside = self.latch(reason, who), OutsideAlerts(self.folder)
+        self.alerts = self.alerts or outside
         try:
             with owned_ledger(self.folder, lambda path: open_ledger(path, self.clock)) as ledger:  # mended where it has to be: damage stops no kill
                 return KillSwitch(ledger, self.clock, self.engine, self.folder, alerts=self.alerts, spare=self.spare).activate(reason, who)
@@ -351,7 +353,10 @@ class KillActivation(KillSteps):
             return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; entries are off, and the desk that runs here sells"}
         except (V23Error, OSError, sqlite3.Error) as e:
             self.engine = self.spare
+            self.announce(kill_id, reason)
             return self.flatten(kill_id) | {"not_written": [str(e)]}
+        finally:
+            outside.close()
 
 # %% ../nbs/components/805_kill_switch.ipynb #6d8b8ccd
 class KillPursuit(KillActivation):

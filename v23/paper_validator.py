@@ -37,8 +37,8 @@ from .record_checks import baseline_of, epochs_of, looks_of, note_look, problems
 from .strategy_source import strategy_of
 from .settings import Settings, ValidationSettings, load_settings
 from .validation.attribution import explain_difference, in_cents, optimism
-from .validation.go_live_rules import decide, difference_band, key_figures, run_checks, size_ratio, strict, tracking, weigh
-from .validation.cone import bootstrap_sharpe_ci, cone_of
+from .validation.go_live_rules import decide, difference_band, failed_of, key_figures, run_checks, size_ratio, strict, tracking, weigh
+from .validation.cone import bootstrap_sharpe_ci, both_pass, cone_of
 from .validation.looks import describe_looks
 from .validation.panels import panels_of
 from .validation.record import Baseline, DayRecord, Drill, PaperRecord, Problem, Provenance, Size, Trade, correlation, rank_match, sharpe, shift_of, signal_match, trade_wins
@@ -348,6 +348,14 @@ class ComparedRecord(RecordReader):
         spread = math.sqrt(math.fsum((r - mean) ** 2 for r in moves) / (len(moves) - 1))
         return cone_of(measured.returns.to_numpy(), len(moves), spread, b.sharpe if b else None, b.sessions if b else 0)
 
+    def both_checks(self, sessions: int) -> dict[str, float] | None:
+        "Chance of passing the win-rate and the Sharpe check together, of a strategy like the baseline and of one without an edge; None without a baseline."
+        g = self.gate()
+        if sessions < 2 or not g.baseline_sharpe > 0:
+            return None
+        asked = (sessions, g.min_sharpe_share * g.baseline_sharpe, g.baseline_win_rate - g.win_rate_band, g.baseline_win_rate + g.win_rate_band)
+        return {"aligned": both_pass(g.baseline_sharpe, *asked), "no_edge": both_pass(0.0, *asked)}
+
     def per_trade(self, record: PaperRecord, measured: Holdings | None) -> dict[str, Any]:
         "Closed trades that won, of paper and of the strategy over all bars."
         wins, n = trade_wins(record.trades)
@@ -366,7 +374,7 @@ class ValidationReport(ComparedRecord):
         selection = selection_of(dossier)
         checks = run_checks(record, gate)
         kpi = key_figures(record)
-        matrix = decide([c.id for c in checks if not c.passed], kpi, bool(record.problems))
+        matrix = decide(failed_of(checks), kpi, bool(record.problems))
         evidence = weigh(record, checks, gate, selection)
         if self.missing and record.days:
             evidence = replace(evidence, reasons=(self.missing, *evidence.reasons))
@@ -375,7 +383,7 @@ class ValidationReport(ComparedRecord):
             "recommendation": (strict(matrix, evidence.verdict) if strict_evidence else matrix).recommendation, "valid": not record.problems,
             "checks": checks, "evidence": evidence, "panels": panels_of(record, checks, gate), "problems": record.problems, "missing": self._missing(record, checks),
             "provenance": record.provenance, "key_figures": kpi, "selection": selection, "drills": record.drills, "trades": len(record.trades), "strategy": self.strategy.name, "baseline": self.baseline,
-            "dossier": dossier | {"unmeasured": self.unmeasured}, "cone": self.cone(record, measured), "gate": gate, "per_trade": self.per_trade(record, measured), "kelly": self.kelly_bases(record, measured), "looks": {"said": describe_looks(record.looks, len(record.days)), "all": record.looks}, "epochs": record.epochs,
+            "dossier": dossier | {"unmeasured": self.unmeasured}, "cone": self.cone(record, measured), "gate": gate, "both_checks": self.both_checks(len(record.days)), "per_trade": self.per_trade(record, measured), "kelly": self.kelly_bases(record, measured), "looks": {"said": describe_looks(record.looks, len(record.days)), "all": record.looks}, "epochs": record.epochs,
             **self._numbers(record),
         })  # fmt: skip
 

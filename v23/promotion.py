@@ -44,11 +44,11 @@ class Promotion:
     scenario: str  # Row of the matrix
     verdict: str  # Of the evidence
     strategy: str
-    bars: str  # Fingerprint of where the bars come from
+    bars: str  # Digest of the bars the record was replayed with
     who: str
     at: datetime
     expires: datetime
-    acknowledged: str = ""  # What was signed although the evidence was weak
+    acknowledged: str = ""  # What was signed although the evidence was weak, or sizes come from published figures
     demoted: str = ""  # Why it was taken back; empty while it holds
     live_report_sha256: str = ""  # Of the validation of the live record that carried it to a larger size
 
@@ -108,6 +108,12 @@ def _refusals(report: Mapping[str, Any], size: float, ledger: Ledger, settings: 
     return found
 
 
+def _bars(report: Mapping[str, Any]) -> str:
+    "Digest of the bars of a validation; a fingerprint of where they come from for a report without."
+    bars = (report.get("dossier") or {}).get("bars")
+    return str(bars["digest"]) if bars else fingerprint(report["provenance"]["source"])
+
+
 def _recorded_terms(ledger: Ledger) -> dict[str, str]:
     opened = ledger.last("session_opened")
     return dict(opened.body.get("terms") or {}) if opened else {}
@@ -120,7 +126,7 @@ def promote(
     size: float,
     who: str,
     typed: str,  # The confirmation, as a person typed it
-    acknowledged: str = "",  # Why to go on although the evidence is below MODERATE
+    acknowledged: str = "",  # Why to go on although the evidence is below MODERATE, or sizes come from published figures
     account_id: str = "",  # The live account
     into: Path | str = "",  # State folder of the live desk, when it is another one than paper's
 ) -> Promotion:
@@ -135,6 +141,8 @@ def promote(
         weak = report["evidence"]["verdict"] not in ("MODERATE", "STRONG")
         if weak and not acknowledged.strip():
             refusals.append(f"the evidence is {report['evidence']['verdict']}: say with --acknowledge why to go on all the same")
+        if settings.sizing.kelly_basis == "published" and not acknowledged.strip():
+            refusals.append("sizes come from published figures (KELLY_BASIS), not from measured trades: say with --acknowledge why to go on all the same")
         if refusals:
             raise InputError(f"not promoted: {'; '.join(refusals)}")
         if not hmac.compare_digest(typed.strip().encode(), confirmation(size, sha256).encode()):
@@ -142,7 +150,7 @@ def promote(
         terms, now = terms_of(settings, ""), clock.now()
         p = Promotion(
             account_id, size, code_fingerprint(), terms["rules"], terms["gate"], sha256, report["matrix"]["scenario"], report["evidence"]["verdict"], strategy_of(settings).name,
-            fingerprint(report["provenance"]["source"]), who.strip(), now, now + timedelta(days=VALID_DAYS), acknowledged.strip(),
+            _bars(report), who.strip(), now, now + timedelta(days=VALID_DAYS), acknowledged.strip(),
         )  # fmt: skip
         signed = (promotion_file(state_dir).parent / LATEST).read_text(encoding="utf-8")
         _keep(ledger, state_dir, clock, p, "promoted")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'COLOURS', 'CLAIMS', 'Shown', 'badge', 'image', 'opening', 'the_run', 'section_html', 'part', 'small_print',
-           'trials_path', 'make', 'followed', 'slug', 'research_report', 'describe_research']
+           'trials_path', 'make', 'with_breakers', 'followed', 'slug', 'research_report', 'describe_research']
 
 # %% ../nbs/components/93_research_report.ipynb #36e390e6
 import base64
@@ -15,19 +15,23 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from . import __version__
 from .adapters.bars import load_bars
 from .adapters.trial_ledger import TrialLedger
 from .bars_source import ALPACA, panel_for
+from .breaker_study import breaker_study, breakers_section
 from .errors import InputError
 from .integrity import Section, Verdict, shown_table
 from .jobs import run_job, today
 from .research import Recipe, Research, recipe_of, research
-from .settings import load_settings
+from .settings import Settings, load_settings
 from .trials import code_of
 
 # %% ../nbs/components/93_research_report.ipynb #3fd60b37
@@ -94,6 +98,7 @@ CLAIMS = {
     "Bars": "The bars can be trusted",
     "Plateau": "It does not hang on the exact parameters",
     "Validated?": "It may be called validated",
+    "Breakers": "The breakers would have cost little",
     "Published figures": "The published figures are worth something",
 }
 
@@ -170,8 +175,21 @@ def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open
                 f.write(text + "\n")
 
     recipe: Recipe = recipe_of(strategy)
-    folder = state or tempfile.mkdtemp(prefix="v23-research-")
-    return research(panel_for(bars, seed, load_settings()), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
+    folder, settings = state or tempfile.mkdtemp(prefix="v23-research-"), load_settings()
+    told = research(panel_for(bars, seed, settings), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
+    return told if told.outcome == "meaningless" else with_breakers(told, settings, say)
+
+
+def with_breakers(told: Research, settings: Settings, say: Callable[[str], None] = lambda text: None) -> Research:
+    """The same with a section on the breakers: how often each would have fired, and what it cost or saved.
+
+    It judges the limits of the settings and not the rule, and so it changes nothing about the outcome.
+    """
+    try:
+        section = breakers_section(breaker_study(told.panel, told.recipe.strategy, settings, say=say))
+    except InputError as e:
+        section = Section("Breakers", Verdict.UNKNOWN, f"The desk cannot trade these bars: {e}.", pd.DataFrame(), {})
+    return replace(told, sections={**told.sections, section.title: section})
 
 # %% ../nbs/components/93_research_report.ipynb #23ff6dd9
 @contextmanager

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEP_S', 'HINT_S', 'JUMP_S', 'QUOTES_S', 'PING_S', 'RETRIES', 'RETRY_AFTER_S', 'Stopped', 'DeskClock', 'Look',
-           'SupervisorPlan', 'paused_by', 'hold_entries', 'Owner', 'Reporting', 'Pursuing', 'Seeing', 'Table',
-           'Looking', 'JobRunning', 'Working', 'RiskCommands', 'BreakerCommands', 'Commands', 'Supervisor',
+           'SupervisorPlan', 'paused_by', 'hold_entries', 'Owner', 'Reporting', 'Planning', 'Pursuing', 'Seeing',
+           'Table', 'Looking', 'JobRunning', 'Working', 'RiskCommands', 'BreakerCommands', 'Commands', 'Supervisor',
            'scenario_of', 'simulated_host', 'own', 'supervise', 'plan_from', 'main']
 
 # %% ../nbs/components/945_supervisor.ipynb #a9bfa8f5
@@ -44,6 +44,7 @@ from .schedule import PlannedJob, check_needs, day_plan, due_jobs, missed_jobs, 
 from .settings import load_settings
 from .simulator.faults import PROFILES, Scenario, read_scenario
 from .adapters.clocks import SystemClock
+from .adapters.live_view import write_view
 from .strategy_source import strategy_of
 from .trading_desk import TradingDesk, open_desk, safe_mode
 
@@ -241,8 +242,28 @@ class Reporting(Owner):
         known = set(job_names())
         return tuple(j for j in day_plan(session, self.desk.settings) if j.name in known)
 
+# %% ../nbs/components/945_supervisor.ipynb #922c443c
+class Planning(Reporting):
+    "An owner whose plan of the day others may read."
+
+    _shown: dict[str, Any] = {}
+
+    def show_schedule(self) -> None:
+        "Each job of the day with its times and what became of it."
+        session, now = self.desk.session(), self.clock.now()
+        plan, history = self.day(session), {e["job"]: e["status"] for e in read_history(self.reports, session=session)}
+        ahead = next_job(plan, now, self.done_today(session))
+        states = {j.name: "running" if j.name == self.doing else history.get(j.name) or ("next" if j is ahead else "planned" if now <= j.until else "missed") for j in plan}
+        told = {"session": session.isoformat(), "jobs": [{"name": j.name, "at": j.at.isoformat(), "until": j.until.isoformat(), "needs": list(j.needs), "state": states[j.name]} for j in plan]}
+        if told != self._shown:
+            self._shown = told
+            try:
+                write_view(self.state / "supervisor" / "schedule.json", told, self.desk.ledger.last_seq, now)
+            except OSError as e:
+                self.log.warning("the plan of the day was not written: %s", e)
+
 # %% ../nbs/components/945_supervisor.ipynb #fe3f1782
-class Pursuing(Reporting):
+class Pursuing(Planning):
     "An owner that ends what a kill began."
 
     _pinged = float("-inf")
@@ -436,6 +457,7 @@ class JobRunning(Looking):
     def work(self, name: str, session: date, timeout_s: float, given: Mapping[str, Any] | None = None) -> str:
         "Run one job page; the error, or an empty text."
         self.doing, began = name, time.monotonic()
+        self.show_schedule()
         try:
             run_job(name, self.parameters(name, session) | dict(given or {}), self.reports, session, timeout_s=timeout_s, runner=self.runner, meanwhile=self.pump)
             error = ""
@@ -627,6 +649,7 @@ class Supervisor(Commands):
                 self.write_incidents()
                 self.look()
                 self.work_through()
+                self.show_schedule()
                 if self.is_over():
                     return f"{self.plan.sessions} sessions are over"
                 self.clock.pass_over(self.until())

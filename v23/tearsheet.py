@@ -46,12 +46,12 @@ NEEDS: Mapping[str, int] = {
     "6M": 126, "3Y (ann.)": 756, "5Y (ann.)": 1260, "10Y (ann.)": 2520, "Best Year": 756, "Worst Year": 756, "Win Year": 756,
 }  # fmt: skip
 PICTURE_NEEDS: Mapping[str, int] = {
-    "eoy_returns": YEAR, "monthly_dist": YEAR, "monthly_heatmap": YEAR, "eoy": YEAR, "returns_dist": YEAR, "rolling_beta": 126, "rolling_vol": 126, "rolling_sharpe": 126, "rolling_sortino": 126, "dd_periods": QUARTER,
+    "log_returns": YEAR, "eoy_returns": YEAR, "monthly_dist": YEAR, "monthly_heatmap": YEAR, "eoy": YEAR, "returns_dist": YEAR, "rolling_beta": 126, "rolling_vol": 126, "rolling_sharpe": 126, "rolling_sortino": 126, "dd_periods": QUARTER,
 }  # fmt: skip
 
 
 DRAWN_BY = {  # By which function of the library
-    "eoy_returns": "yearly_returns", "monthly_dist": "histogram", "monthly_heatmap": "monthly_heatmap", "returns_dist": "distribution", "rolling_beta": "rolling_beta",
+    "log_returns": "log_returns", "eoy_returns": "yearly_returns", "monthly_dist": "histogram", "monthly_heatmap": "monthly_heatmap", "returns_dist": "distribution", "rolling_beta": "rolling_beta",
     "rolling_vol": "rolling_volatility", "rolling_sharpe": "rolling_sharpe", "rolling_sortino": "rolling_sortino", "dd_periods": "drawdowns_periods",
 }  # fmt: skip
 

@@ -29,7 +29,8 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, trades_by_session
-from .adapters.alert_channels import open_outbox
+from .adapters.alert_channels import configured_channels, open_outbox, secret_texts
+from .adapters.alert_spool import take_in
 from .adapters.alpaca import AlpacaAPI
 from .adapters.clocks import SystemClock
 from .adapters.bars import load_bars
@@ -38,7 +39,7 @@ from .adapters.ledger_files import open_ledger
 from .adapters.live_view import LiveView
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
-from .backtest import backtest
+from .backtest_result import backtest_strategy
 from .bars_source import BarsFeed
 from .circuit_breakers import PEAK_REBASED, SPLIT_VERDICT, CircuitBreakerManager, KillSwitch
 from .desk_status import KILL_SNAPSHOT, SNAPSHOTS
@@ -51,6 +52,7 @@ from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionMan
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
+from .monitoring.alert_rules import RULE_OF
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
 from .promotion import demote, demotion_cause, read_promotion, require_promotion
@@ -214,11 +216,12 @@ def start_equity(ledger: Ledger, account: Account) -> float:
     return float(first.body["equity"]) if first else float(account.equity)
 
 
-def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEstimate:
+def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel, strategy: Strategy) -> KellyEstimate:
     "Full Kelly on the basis the settings name, from bars or trades known so far."
     basis = settings.sizing.kelly_basis
     if basis == "backtest":
-        return kelly_for_basis(basis, backtest(panel, settings.strategy).trades["net"].tolist())
+        first = panel.sessions[min(strategy.warmup_sessions, len(panel.sessions) - 1)]
+        return kelly_for_basis(basis, backtest_strategy(panel, strategy, start=first).trades["net"].tolist())
     if basis == "trades":
         return kelly_for_basis(basis, [float(pnl / capital) for _, _, pnl, capital in closed_trades(ledger)])
     return kelly_for_basis(basis)
@@ -489,6 +492,7 @@ class OwnedState:
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self._look_at_snapshots(state)
+        take_in(self.ledger, state, tuple(configured_channels(self.settings)), secret_texts(self.settings))
         self.alerts = open_outbox(self.ledger, self.clock, self.settings, state)
         self._closers.append(self.alerts.close)  # before the ledger
         self.kill.alerts = self.alerts
@@ -772,13 +776,16 @@ class DecidingDesk(ReadyDesk):
             ("sizing", {"session": session, **self.sizer.last, "resized": decided.resized}),
             *parents,
         ])  # fmt: skip
+        for part in decided.sizing.multipliers.parts:
+            if part.alert in RULE_OF:
+                self.engine.wire.error("notice", part.alert, part.reason)
 
     def _view(self, session: date, panel: Panel, account: Account, positions: Sequence[Position], signals: Sequence[Signal]) -> DeskView:
         "The desk at the moment of decision."
         held = {p.symbol: p.quantity for p in positions if p.quantity}
         points = equity_points(self.ledger)
         vix, age = panel.market_at("vix", panel.sessions[-1])
-        self._kelly = kelly_estimate(self.settings, self.ledger, panel)
+        self._kelly = kelly_estimate(self.settings, self.ledger, panel, self.wiring.strategy)
         reading = self.breakers.reading
         errors, streak = session_errors(self.ledger, session), losing_streak(self.ledger)
         return DeskView(

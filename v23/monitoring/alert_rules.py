@@ -124,7 +124,7 @@ RULES += (
     AlertRule("CLOCK_SKEW", H, "our clock and the broker's differ", "stops entries above 30 s", "check the time service of this machine"),
     AlertRule("BELT_OPEN", H, "the account still allows shorting or margin", "goes on; its own checks forbid both", "switch both off on the broker's page"),
     AlertRule("LEDGER_FAILED", C, "the ledger does not take new lines", _ENTRIES_OFF + " and sends nothing that is not written down", "free the disk or mend it, then start again"),
-    AlertRule("DESK_SILENT", C, "the trading loop has shown no sign of life", "cannot act: this comes from the watch beside it", "look at the machine; at the broker's page you can close everything"),
+    AlertRule("DESK_SILENT", C, "the trading loop has shown no sign of life", "the watch beside it ended it and starts it again", "see whether it comes back with  v23 status ; at the broker's page you can close everything"),
     AlertRule("JOB_FAILED", H, "a job of the day did not finish", "kept its output and the reason", "read the report, mend the cause, run the job again"),
     AlertRule("JOB_MISSED", H, "a job of the day was not done in its time", "wrote it down and goes on; it is not done late", "look why with  v23 status , and whether the day needs it by hand"),
     AlertRule("DEMOTED", C, "the promotion to live was taken back", "wrote down why; the account is not opened for live trading again", "read  v23 validate  for the cause; only a person can promote it again"),
@@ -367,4 +367,4 @@ def drafts_of(kind: str, body: Mapping[str, Any], latched: frozenset[str] = froz
     return []
 
 
-WATCHED = ("error", "latch", "kill", "safe_mode", "reconciled", "job", "rebalanced")
+WATCHED = ("error", "latch", "kill", "safe_mode", "reconciled", "job", "parent", "order", "rebalanced")

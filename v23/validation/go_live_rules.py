@@ -6,7 +6,7 @@
 __all__ = ['DRILLS', 'GO_50', 'GO_25', 'INVESTIGATE', 'FIX', 'TEST', 'CONTINUE', 'CRITICAL_FILL', 'CRITICAL_SLIPPAGE', 'STRICT',
            'PUBLISHED_SELECTION', 'OPERATIONS', 'SIZE_MATCH', 'GoLiveCheck', 'exact', 'grade', 'enough', 'fill_passes',
            'slippage_passes', 'win_rate_passes', 'sharpe_passes', 'check_period', 'check_trades', 'check_fill',
-           'check_slippage', 'check_win_rate', 'check_sharpe', 'check_errors', 'check_drill', 'run_checks',
+           'check_slippage', 'check_win_rate', 'check_sharpe', 'check_errors', 'check_drill', 'run_checks', 'failed_of',
            'GoLiveDecision', 'decide', 'strict', 'key_figures', 'Selection', 'Evidence', 'difference_band', 'tracking',
            'size_ratio', 'doubts', 'likelihood_ratio', 'weigh']
 
@@ -169,7 +169,7 @@ def check_errors(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     "No critical error; the interval is the rate that stays possible."
     n, count = len(record.days), record.critical_errors
     upper = zero_event_rate(n) if n and not count else None
-    return GoLiveCheck("c07_errors", "Critical errors", "0", str(count), n, count == 0 and n > 0, 0.0 if n else None, upper, "Poisson 95 % upper rate a session", ("COMPATIBLE" if count == 0 else "CONTRADICTED") if n else "NOT_MEASURED")
+    return GoLiveCheck("c07_errors", "Critical errors", "0", str(count) if n or count else "no session yet", n, count == 0 and n > 0, 0.0 if n else None, upper, "Poisson 95 % upper rate a session", "CONTRADICTED" if count else "COMPATIBLE" if n else "NOT_MEASURED")
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #1a7d8de6
 DRILLS = (("c08_breakers", "Circuit breakers tested", "breakers"), ("c09_kill", "Kill switch tested", "kill_switch"), ("c10_alerts", "Alerts working", "alerts"))
@@ -197,6 +197,11 @@ GO_50, GO_25 = "Go live with 50% position sizing", "Go live with 25% position si
 INVESTIGATE, FIX = "Investigate strategy degradation", "Fix issues, restart validation"
 TEST, CONTINUE = "Complete testing before go-live", "Continue paper trading"
 CRITICAL_FILL, CRITICAL_SLIPPAGE = 0.90, 25.0
+
+
+def failed_of(checks: Sequence[GoLiveCheck]) -> list[str]:
+    "Ids of the checks that failed, as the matrix takes them; before the first session there is no critical error to fix."
+    return [c.id for c in checks if not c.passed and not (c.id == "c07_errors" and c.evidence == "NOT_MEASURED")]
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,7 @@ class Evidence:
     operations: str
     performance: str
     selection: str
-    likelihood_ratio: float | None  # P(checks 5 and 6 pass | aligned) / P(… | no edge)
+    likelihood_ratio: float | None  # P(check 6 passes | aligned) / P(… | no edge); check 5 reads the same days
     band_low: float | None  # Paper minus replay, fraction a year, any-time 95 %
     band_high: float | None
     reasons: tuple[str, ...]
@@ -333,8 +338,10 @@ def doubts(record: PaperRecord, by_id: Mapping[str, GoLiveCheck]) -> list[str]:
     "Why nothing can be said yet; empty when something can."
     both, either, _ = signal_match(record.days)
     reasons = [p.detail for p in record.problems]
-    unread = sum(not math.isfinite(x) for d in record.days for x in (d.paper_equity, d.replay_equity))
-    reasons += [f"{unread} equities cannot be read"] if unread else []
+    unread = sum(not math.isfinite(d.paper_equity) for d in record.days)
+    alone = sum(math.isfinite(d.paper_equity) and not math.isfinite(d.replay_equity) for d in record.days)
+    reasons += [f"sessions whose equity cannot be read: {unread}"] if unread else []
+    reasons += [f"sessions without a replay: {alone}"] if alone else []
     missing = [by_id[i].name.lower() for i in OPERATIONS if by_id[i].evidence == "NOT_MEASURED"]
     reasons += [f"not measured: {', '.join(missing)}"] if missing else []
     open_ = [by_id[i].name.lower() for i in ("c03_fill", "c04_slippage") if by_id[i].evidence == "COMPATIBLE"]
@@ -351,11 +358,8 @@ def doubts(record: PaperRecord, by_id: Mapping[str, GoLiveCheck]) -> list[str]:
 
 
 def likelihood_ratio(by_id: Mapping[str, GoLiveCheck]) -> float | None:
-    "How much likelier checks 5 and 6 are to pass with the baseline's edge than with none, as if they were independent."
-    pair = [(by_id[i].p_pass_aligned, by_id[i].p_pass_null) for i in ("c05_win", "c06_sharpe")]
-    known = [(a, b) for a, b in pair if a is not None and b is not None]
-    null = math.prod(b for _, b in known)
-    return math.prod(a for a, _ in known) / null if len(known) == 2 and null > 0 else None
+    "How much likelier the gate is to pass with the baseline's edge than with none: the Sharpe check's ratio. The win rate of the same days adds next to nothing to it, and a product would count them twice."
+    return by_id["c06_sharpe"].lr_plus
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #cf827d1e
 def weigh(record: PaperRecord, checks: Sequence[GoLiveCheck], settings: ValidationSettings, selection: Selection = PUBLISHED_SELECTION) -> Evidence:
