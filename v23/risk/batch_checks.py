@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 from ..domain import Decision, OrderIntent, Purpose, Quote, Side
 from .pretrade_checks import SYMBOL, VAST, Passed, PreTradeContext, clearly_passes, evaluate, written
@@ -97,8 +98,10 @@ def _row(batch: Batch, intent: OrderIntent, twins: set[str]) -> tuple[float, ...
         return (math.nan,) * len(COLUMNS)
 
 
-def _columns(batch: Batch, intents: Sequence[OrderIntent]) -> np.ndarray:
+def _columns(batch: Batch, intents: Sequence[OrderIntent]) -> "np.ndarray":
     "The orders as columns of numbers."
+    import numpy as np
+
     symbols = [i.symbol for i in intents]
     twins = {s for s in symbols if symbols.count(s) > 1} if len(set(symbols)) < len(symbols) else set()
     return np.array([_row(batch, i, twins) for i in intents], dtype=float).reshape(-1, len(COLUMNS)).T
@@ -107,8 +110,10 @@ def _columns(batch: Batch, intents: Sequence[OrderIntent]) -> np.ndarray:
 GUARD = 1e-9  # Of equity: nearer to a limit than this, an order is asked alone
 
 
-def _alone(batch: Batch, columns: np.ndarray, limits: RiskLimits) -> np.ndarray:
+def _alone(batch: Batch, columns: "np.ndarray", limits: RiskLimits) -> "np.ndarray":
     "Which orders pass everything that does not depend on the others."
+    import numpy as np
+
     sign, shares, bid, ask, decided, age, held, fits = columns
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mid = (bid + ask) / 2
@@ -128,8 +133,10 @@ def _calm(batch: Batch, limits: RiskLimits) -> bool:
     return clearly_passes(probe, free, limits)
 
 # %% ../../nbs/components/35_batch_checks.ipynb #34f97a43
-def _together(batch: Batch, columns: np.ndarray, groups: np.ndarray, base: np.ndarray, entry: np.ndarray, allowed: np.ndarray, limits: RiskLimits) -> np.ndarray:
+def _together(batch: Batch, columns: "np.ndarray", groups: "np.ndarray", base: "np.ndarray", entry: "np.ndarray", allowed: "np.ndarray", limits: RiskLimits) -> "np.ndarray":
     "Which orders pass what depends on the ones before, given which of those are allowed."
+    import numpy as np
+
     sign, shares, bid, ask = columns[:4]
     with np.errstate(invalid="ignore", over="ignore"):
         gives = np.where(allowed, sign * shares * (bid + ask) / 2, 0.0)
@@ -145,6 +152,8 @@ def _together(batch: Batch, columns: np.ndarray, groups: np.ndarray, base: np.nd
 
 def decide_all(batch: Batch, intents: Sequence[OrderIntent], limits: RiskLimits) -> tuple[Decision, ...]:
     "The decision on every order of a plan, each beside those allowed before it; the verdicts of `decide_each`, at a fraction of the time."
+    import numpy as np
+
     if not intents or not _calm(batch, limits):
         return decide_each(batch, intents, limits)
     columns = _columns(batch, intents)
@@ -166,9 +175,9 @@ def decide_all(batch: Batch, intents: Sequence[OrderIntent], limits: RiskLimits)
             return tuple(asked.get(n) or _passed(batch, intents, allowed, n, limits) for n in range(len(intents)))
 
 
-def _before(intents: Sequence[OrderIntent], allowed: np.ndarray, n: int) -> list[OrderIntent]:
+def _before(intents: Sequence[OrderIntent], allowed: "np.ndarray", n: int) -> list[OrderIntent]:
     return [i for i, yes in zip(intents[:n], allowed[:n], strict=True) if yes]
 
 
-def _passed(batch: Batch, intents: Sequence[OrderIntent], allowed: np.ndarray, n: int, limits: RiskLimits) -> Decision:
+def _passed(batch: Batch, intents: Sequence[OrderIntent], allowed: "np.ndarray", n: int, limits: RiskLimits) -> Decision:
     return Passed(intents[n].intent_id, lambda: written(intents[n], batch.context(intents[n], _before(intents, allowed, n)), limits))
