@@ -122,6 +122,9 @@ def show(line: dict[str, Any], wanted: list[str]) -> None:
         rest = f"{line['streams'][name]:>9.1f}{line['memory'][name]:>8.2f}" if name in line["streams"] else ""
         print(f"{name:<14}{ms:>10.2f}{line['best_ms'][name]:>10.2f}{line['ns_per_cell'][name]:>9.1f}{line['end'].get(name, float('nan')):>10.4f}{faster}{rest}")
 
+    if missing := [p for p in peers.PEERS if not peers.installed(p)]:
+        print(f"not installed, not compared: {', '.join(missing)}")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,8 @@
 
 A simulated desk is made in a temporary folder, a dashboard serves it, and this program is its clients. The loop's tick is
 that of a process which every 50 ms records an event in a ledger of its own and hands it to the live view; its lateness
-without load is measured in the same run, beside that with load.
+without load is measured in the same run, beside that with load. What was aimed at and missed is said at the end: paint
+under 0.5 s and 300 kB a page, 150 MB, a tick less than 200 ms later.
 """
 
 import argparse
@@ -107,7 +108,7 @@ async def load(host: str, cookie: str, rate: int, seconds: float, streams: int =
             if time.monotonic() > started + seconds + 5:
                 break
             began = time.monotonic()
-            status = await ask(reader, writer, host, PAGES[n % 3], cookie)
+            status = await ask(reader, writer, host, PAGES[n % len(PAGES)], cookie)
             took.append(time.monotonic() - began)
             statuses[status] = statuses.get(status, 0) + 1
         writer.close()
@@ -179,13 +180,16 @@ def main() -> int:
         finally:
             served.terminate()
             served.wait(10)
-    found = {"pages": painted, "tick_without_load": quiet, "tick_under_load": busy, "load": answered, "rss_mb": round(memory, 1), "worst_tick_ratio": round(busy["worst_ms"] / max(quiet["worst_ms"], 0.01), 2)}
+    slow = [p for p, row in painted.items() if isinstance(row, dict) and (row["first_paint_ms"] >= 500 or row["kB"] >= 300)]
+    missed = [f"{p} paints late or is large" for p in slow] + [text for wrong, text in (
+        (busy["worst_ms"] - quiet["worst_ms"] >= 200, "a tick is 200 ms later"), (memory >= 150, "150 MB or more"), (answered["answered_per_s"] < 0.9 * asked.rate, "fewer answers than questions")) if wrong]  # fmt: skip
+    found = {"missed": missed, "pages": painted, "tick_without_load": quiet, "tick_under_load": busy, "load": answered, "rss_mb": round(memory, 1), "worst_tick_ratio": round(busy["worst_ms"] / max(quiet["worst_ms"], 0.01), 2)}
     if asked.json:
         print(json.dumps(found, indent=1))
         return 0
     for path, row in painted.items():
         print(f"  {path:<14} {row}")
-    print(f"  load           {answered}\n  tick, quiet    {quiet}\n  tick, loaded   {busy}\n  worst tick under load / without: {found['worst_tick_ratio']}\n  memory after 20 open pages and the load: {found['rss_mb']} MB")
+    print(f"  load           {answered}\n  tick, quiet    {quiet}\n  tick, loaded   {busy}\n  worst tick under load / without: {found['worst_tick_ratio']}\n  memory after 20 open pages and the load: {found['rss_mb']} MB\n  missed: {', '.join(missed) or 'nothing'}")
     return 0
 
 

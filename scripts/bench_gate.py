@@ -2,8 +2,11 @@
 """What the pre-trade gate costs per order, in microseconds: one order, and the sixty of a rebalance, beside others in the same run.
 
 Lines of the table:
-  checks        every check of one order evaluated and recorded, with the sentence a person reads
-  audit row     the same, and the decision as one JSON line
+  checks        every check of one order made and kept; the sentences are written when somebody reads them
+  sentences     the same, and every sentence written
+  audit row     the same, and the decision as one JSON line with its fifteen sentences
+  plan          sixty orders of a rebalance at once (numpy), each seeing what the ones before it reserve
+  one by one    the same sixty in a loop
   gate          the desk's gate: the context from the ledger (orders in flight, positions, counters), then the checks; after --history orders
   batch         sixty orders through the gate, each seeing the ones before it
   plain floats  the nine limits as comparisons, first failure ends it, nothing recorded: the least it could be
@@ -141,6 +144,7 @@ def desk_with(history: int, folder: Path) -> tuple[Any, list[Any]]:
     from v23.domain import ChildOrder, OrderIntent, OrderState, OrderType, Purpose, Side
     from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
     from v23.execution.order_lifecycle import intent_key, planned_order
+    from v23.execution.order_routing import plan_order
     from v23.synthetic_market import synthetic_panel
     from v23.trading_desk import open_desk
 
@@ -154,6 +158,7 @@ def desk_with(history: int, folder: Path) -> tuple[Any, list[Any]]:
     for s, q in quotes.items():
         key = intent_key("bench", day, s, Side.BUY, Purpose.ENTRY)
         wishes.append((OrderIntent(key, "bench", day, s, Side.BUY, Decimal(max(1, int(5_000 / q.ask))), Purpose.ENTRY, q.midpoint, sector=panel.sectors.get(s, "UNKNOWN")), q))
+    desk.engine.plan([(plan_order(i, q, desk.clock.now(), end, desk.settings.execution), desk.gate(i, q)) for i, q in wishes])
     done = []
     for n in range(history):
         intent = wishes[n % len(wishes)][0]
@@ -165,17 +170,27 @@ def desk_with(history: int, folder: Path) -> tuple[Any, list[Any]]:
     return desk, wishes
 
 
-def sixty(desk: Any, wishes: list[Any]) -> list[Any]:
-    "Each order decided with the ones before it in flight."
+def waiting(desk: Any, wishes: list[Any]) -> list[Any]:
+    "The wishes as orders that are about to leave."
     from v23.domain import ChildOrder, OrderType
     from v23.execution.order_lifecycle import planned_order
 
-    batch: list[Any] = []
-    decided, end = [], desk.clock.now() + timedelta(hours=3)
-    for intent, quote in wishes:
-        decided.append(desk.gate(intent, quote, batch))
-        batch.append(planned_order(ChildOrder(0, OrderType.MARKET, intent.quantity, desk.clock.now(), end), intent))
-    return decided
+    now = desk.clock.now()
+    return [planned_order(ChildOrder(0, OrderType.MARKET, i.quantity, now, now + timedelta(hours=3)), i) for i, _ in wishes]
+
+
+def sixty(desk: Any, wishes: list[Any], orders: list[Any]) -> list[Any]:
+    "Each order decided with the ones before it in flight."
+    return [desk.gate(intent, quote, orders[:n]) for n, (intent, quote) in enumerate(wishes)]
+
+
+def plan_of(desk: Any, wishes: list[Any]) -> tuple[Any, list[Any]]:
+    "The same wishes as a plan of a rebalance."
+    from v23.risk.batch_checks import Batch
+
+    intent, quote = wishes[0]
+    common = replace(desk.gate.context(intent, quote, ()), quote=None, position_value=0.0, sector_value=0.0, quarantined=False, already_sent=False)
+    return Batch(common, {q.symbol: q for _, q in wishes}, {}, desk.wiring.sectors), [i for i, _ in wishes]
 
 
 def nautilus(python: str, rounds: int) -> float | None:
@@ -190,25 +205,31 @@ def nautilus(python: str, rounds: int) -> float | None:
 def measure(rounds: int, calls: int, history: int, python: str) -> dict[str, Any]:
     "Medians in microseconds per order."
     from v23.domain import to_plain
+    from v23.risk.batch_checks import decide_all, decide_each
     from v23.risk.pretrade_checks import evaluate
 
     with tempfile.TemporaryDirectory() as name:
         desk, wishes = desk_with(history, Path(name))
-        limits = desk.settings.risk
+        limits = desk.gate.settings.__dict__["risk"] = replace(desk.settings.risk, max_trades_per_day=len(wishes))  # sixty purchases, so that none is denied for being too many
         intent, quote = next(w for w in wishes if w[1].spread_bps < 30)
         context = desk.gate.context(intent, quote, ())
+        orders, (batch, intents) = waiting(desk, wishes), plan_of(desk, wishes)
         lines: dict[str, tuple[Callable[[], Any], int, int]] = {
             "checks": (lambda: evaluate(intent, context, limits), calls, 1),
-            "audit row": (lambda: json.dumps(to_plain(evaluate(intent, context, limits))), calls, 1),
+            "sentences": (lambda: evaluate(intent, context, limits).checks, calls // 4, 1),
+            "audit row": (lambda: json.dumps(to_plain(evaluate(intent, context, limits))), calls // 4, 1),
+            "plan": (lambda: decide_all(batch, intents, limits), 20, len(intents)),
+            "one by one": (lambda: decide_each(batch, intents, limits), 5, len(intents)),
             "gate": (lambda: desk.gate(intent, quote), max(20, calls // 20), 1),
-            "batch": (lambda: sixty(desk, wishes), 2, len(wishes)),
+            "batch": (lambda: sixty(desk, wishes, orders), 2, len(wishes)),
             **{n: (c, calls * 5, 1) for n, c in alternatives(limits).items()},
         }
         assert evaluate(intent, context, limits).allowed
+        print(f"allowed: {sum(d.allowed for d in decide_all(batch, intents, limits))} of the plan, {sum(d.allowed for d in sixty(desk, wishes, orders))} of the batch", file=sys.stderr)
         taken: dict[str, list[float]] = {n: [] for n in lines}
         for _ in range(rounds):
-            for n, (call, times, orders) in lines.items():
-                taken[n].append(timed(call, times) / orders)
+            for n, (call, times, many) in lines.items():
+                taken[n].append(timed(call, times) / many)
         desk.close()
     told: dict[str, Any] = {n: statistics.median(x) for n, x in taken.items()}
     told["nautilus"] = nautilus(python, max(rounds, 20))
@@ -224,7 +245,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     told = measure(options.rounds, options.calls, options.history, options.nautilus)
-    ratios = {f"{a} / {b}": told[a] / told[b] for a, b in (("checks", "pydantic"), ("checks", "plain floats"), ("gate", "nautilus"), ("checks", "nautilus")) if told.get(b)}
+    ratios = {f"{a} / {b}": told[a] / told[b] for a, b in (("checks", "pydantic"), ("checks", "plain floats"), ("plan", "one by one"), ("gate", "nautilus"), ("checks", "nautilus"), ("plan", "nautilus")) if told.get(b)}
     if options.json:
         print(json.dumps({"us_per_order": told, "ratios": ratios, "history": options.history}))
         return 0

@@ -3,8 +3,13 @@
 Every peer gets the frames it likes before the clock starts; timed are signals and simulation. `plain pandas` keeps the same
 conventions and must end at the same equity to 1e-9; the event-driven tools size orders a little differently (fees come out
 of the cash they buy with), so their end is printed and not asserted.
+
+Peers that must not share an environment with v23 may be installed elsewhere: V23_PEERS=/path/to/site-packages is looked at
+last, after everything v23 itself uses.
 """
 
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from datetime import date
@@ -13,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+if os.environ.get("V23_PEERS"):
+    sys.path.append(os.environ["V23_PEERS"])
 COST = 0.001
 RULE = {"positions": 30, "holding": 5, "ratio": 1.2, "vol": 0.30, "rsi": 35.0, "deep": -0.5, "shallow": -0.12, "busy": 1.3}
 

@@ -7,9 +7,10 @@ Lines of the table, for a grid of 729 V21 configurations on one panel (random wa
   resumed            the same sweep again: everything is in the ledger
   pandas, shared     rolling indicators once, then masks and a loop over holding periods each (a few, scaled)
   pandas, alone      everything per configuration, a loop over days                          (a few, scaled)
-  vectorbt           everything per configuration                                            (a few, scaled)
-Columns: milliseconds per configuration (median of rounds in turn), times faster; memory is the highest resident memory of
-a fresh process that runs the sweep, over that of the interpreter, in panels.
+  vectorbt, bt       everything per configuration, those that are installed                  (a few, scaled)
+Columns: milliseconds per configuration (median of rounds in turn), times faster; streams is the whole sweep over the time it
+takes to read close and high once through memory; memory is the highest resident memory of a fresh process that runs the
+sweep, over that of the interpreter, in panels.
 Exits 1 when v23 and pandas disagree about a Sharpe ratio, or memory reaches --most panels.
 
 Example:  python scripts/bench_sweep.py --names 500 --rounds 3 --json
@@ -34,6 +35,16 @@ GRID = {
     "volatility_ratio": [1.1, 1.2, 1.3], "positions": [20, 30, 40],
 }  # fmt: skip
 NAMES = {"rsi_ceiling": "rsi", "volatility_floor": "vol", "drawdown_shallow": "shallow", "volume_ratio": "busy", "volatility_ratio": "ratio", "positions": "positions"}
+
+
+RIVALS = ("pandas, shared", "pandas, alone", "vectorbt", "bt")
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    "Milliseconds."
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) * 1e3
 
 
 def sharpe(net: np.ndarray) -> float:
@@ -69,9 +80,12 @@ def measure(names: int, sessions: int, rounds: int, few: int) -> dict[str, Any]:
         [sharpe(peers.pandas_run(frames, None, peers.RULE | c)) for c in asked[:2]]
         return 2
 
-    def vectorbt() -> int:
-        peers.quietly(lambda: peers.vectorbt_run(frames))
-        return 1
+    def other(run: Callable[[dict[str, Any]], np.ndarray]) -> Callable[[], int]:
+        def once() -> int:
+            peers.quietly(lambda: run(frames))
+            return 1
+
+        return once
 
     now = peers.indicators(frames)
     lines: dict[str, Callable[[], int]] = {"v23": sweep("numpy")}
@@ -79,19 +93,19 @@ def measure(names: int, sessions: int, rounds: int, few: int) -> dict[str, Any]:
         lines["v23[fast]"] = sweep("numba")
     best = "numba" if "v23[fast]" in lines else "numpy"
     lines |= {"resumed": lambda: len(run_sweep(panel, GRID, ledger=last[best], kernel=best).frame), "pandas, shared": shared, "pandas, alone": alone}
-    if peers.installed("vectorbt"):
-        lines["vectorbt"] = vectorbt
+    lines |= {p: other(peers.PEERS[p][1]) for p in ("vectorbt", "bt") if peers.installed(p)}
+    streams = [_timed(lambda: panel.close.sum() + panel.high.sum()) for _ in range(20)]
     times: dict[str, list[float]] = {n: [] for n in lines}
     for n in range(rounds + 1):
         for name, work in lines.items():
-            if n > 1 and name in ("pandas, shared", "pandas, alone", "vectorbt"):
+            if n > 1 and name in RIVALS:
                 continue
             began = time.perf_counter()
             count = work()
             times[name].append((time.perf_counter() - began) / count)
     ms = {n: statistics.median(t[1:] or t) * 1e3 for n, t in times.items()}
     off = max(abs(p - _sharpe_of(last["found"].frame, c)) for p, c in zip(last["pandas"], asked, strict=True))
-    return {"names": names, "sessions": sessions, "configurations": 729, "ms": ms, "best_ms": {n: min(t) * 1e3 for n, t in times.items()}, "sharpe_off": off}
+    return {"names": names, "sessions": sessions, "configurations": 729, "ms": ms, "best_ms": {n: min(t) * 1e3 for n, t in times.items()}, "stream_ms": min(streams), "streams": {n: v * 729 / min(streams) for n, v in ms.items()}, "sharpe_off": off}
 
 
 def _some(few: int) -> list[dict[str, Any]]:
@@ -151,13 +165,15 @@ def main() -> int:
 
 def show(line: dict[str, Any]) -> None:
     "One panel as a table."
-    rivals = [p for p in ("pandas, shared", "pandas, alone", "vectorbt") if p in line["ms"]]
+    rivals = [p for p in RIVALS if p in line["ms"]]
     print(f"\n{line['names']} × {line['sessions']}, {line['configurations']} configurations; largest difference of a Sharpe ratio to pandas {line['sharpe_off']:.1e}")
-    print(f"{'':<16}{'ms each':>10}{'best':>10}" + "".join(f"{'× ' + p:>18}" for p in rivals) + f"{'memory':>8}")
+    print(f"{'':<16}{'ms each':>10}{'best':>10}" + "".join(f"{'× ' + p:>18}" for p in rivals) + f"{'streams':>10}{'memory':>8}")
     for name, ms in line["ms"].items():
-        faster = "".join(f"{line['ms'][p] / ms:>18.1f}" for p in rivals) if name not in rivals else ""
+        faster = "".join(f"{line['ms'][p] / ms:>18.1f}" if name not in rivals else f"{'':>18}" for p in rivals)
         rest = f"{line['memory'][name]:>8.2f}" if name in line["memory"] else ""
-        print(f"{name:<16}{ms:>10.3f}{line['best_ms'][name]:>10.3f}{faster}{rest}")
+        print(f"{name:<16}{ms:>10.3f}{line['best_ms'][name]:>10.3f}{faster}{line['streams'][name]:>10.0f}{rest}")
+    if missing := [p for p in ("vectorbt", "bt") if not peers.installed(p)]:
+        print(f"not installed, not compared: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import sys
 import numpy as np
 
 from v23.validation.looks import alarms_of_any_time_proportion, alarms_of_any_time_t, alarms_of_daily_t, normal_moves, skewed_moves
-from v23.validation.sharpe import exact_sharpe_ci, lo_se, mertens_se
+from v23.validation.cone import bootstrap_sharpe_ci
+from v23.validation.sharpe import exact_sharpe_ci, hac_ratio, lo_se, mertens_se, sharpe_interval
 from v23.validation.statistics import clopper_pearson, wilson, yuen_test
 
 LOW, HIGH, ALARMS = 0.935, 0.970, 0.05
@@ -55,6 +56,28 @@ def agrees(sr: np.ndarray, truth: float, n: int) -> bool:
     return True
 
 
+def hanging_together(rng: np.random.Generator, paths: int, days: int, rho: float) -> np.ndarray:
+    "Standard normal moves with this first autocorrelation, (paths, days)."
+    fresh = rng.standard_normal((paths, days + 50))
+    moves = np.zeros_like(fresh)
+    for t in range(1, days + 50):
+        moves[:, t] = rho * moves[:, t - 1] + math.sqrt(1 - rho**2) * fresh[:, t]
+    return moves[:, 50:]
+
+
+def printed_coverage(moves: np.ndarray, truth: float) -> tuple[float, bool]:
+    "Share of paths whose interval as the report prints it holds the truth, asked of the tail; and whether the printed ends agree with that on some paths."
+    from scipy.stats import nct
+
+    n = moves.shape[1]
+    root, sr = math.sqrt(n), sharpes(moves)
+    stretch = np.maximum(1.0, [hac_ratio(path) for path in moves])
+    tail = nct.cdf(sr * root, n - 1, (sr + (truth - sr) / stretch) * root)
+    held = (tail >= 0.025) & (tail <= 0.975)
+    ends = [sharpe_interval(path)[:2] for path in moves[:25]]
+    return float(np.mean(held)), all((low <= truth * math.sqrt(252) <= high) == h for (low, high), h in zip(ends, held, strict=False))
+
+
 def measure(paths: int, seed: int) -> dict[str, dict[str, float | bool]]:
     "Every share, with what it has to be."
     rng = np.random.default_rng(seed)
@@ -65,6 +88,17 @@ def measure(paths: int, seed: int) -> dict[str, dict[str, float | bool]]:
         rows[f"Sharpe, exact, {n} sessions"] = {"share": exact_coverage(sr, truth, n), "low": LOW, "high": HIGH, "printed_agrees": agrees(sr, truth, n)}
         rows[f"Sharpe, Lo, {n} sessions"] = {"share": covered_by_error(sr, truth, lambda x, n=n: lo_se(x, n)), "low": 0.0, "high": 1.0}
         rows[f"Sharpe, Mertens with normal moments, {n} sessions"] = {"share": covered_by_error(sr, truth, lambda x, n=n: mertens_se(x, n)), "low": 0.0, "high": 1.0}
+    for n in (63, 252):
+        for rho in (0.0, 0.2):
+            moves = hanging_together(rng, min(paths, 3000), n, rho) + truth
+            share, agreed = printed_coverage(moves, truth)
+            label = f"{n} sessions" + (f", autocorrelation {rho:g}" if rho else "")
+            asked = (0.0, 1.0) if rho else (LOW, HIGH)
+            rows[f"Sharpe, as printed from session 60 on (exact, stretched by HAC), {label}"] = {"share": share, "low": asked[0], "high": asked[1], "printed_agrees": agreed}
+            if rho:
+                rows[f"Sharpe, exact, {label}"] = {"share": exact_coverage(sharpes(moves), truth, n), "low": 0.0, "high": 1.0}
+            drawn = [bootstrap_sharpe_ci(path, times=400, seed=k) for k, path in enumerate(moves[:500])]
+            rows[f"Sharpe, block bootstrap, {label}"] = {"share": float(np.mean([low <= truth * math.sqrt(252) <= high for low, high in drawn])), "low": 0.0, "high": 1.0}
     for n in (20, 120):
         wins = rng.binomial(n, 0.551, paths)
         held = {k: (wilson(k, n), clopper_pearson(k, n)) for k in range(n + 1)}

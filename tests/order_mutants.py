@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant("a kill sells again what the positions still show", "liquidation.py", "return min(p.quantity_available, max(booked, Decimal(0)))", "return p.quantity_available", (PATH,), "F76"),
     Mutant("a refusal of a resend is final", LIFE, "state = OrderState.REJECTED if order.attempts <= 1 else OrderState.UNKNOWN", "state = OrderState.REJECTED", (PATH,), "F4_"),
     Mutant("sent before it is written down", ENGINE, "        self.keep(*marked)\n        for order in marked:", "        for order in marked:", ("test_order_path.py", PATH), "F53 or no_order_is_patched or F37"),
-    Mutant("the peak begins anew at a restart", "trading_desk.py", "return max([*levels, began]), None", "return began, None", (PATH,), "F69"),
+    Mutant("the peak begins anew at a restart", "execution/rebalance.py", "return max([*levels, began]), None", "return began, None", (PATH,), "F69"),
     Mutant("an exit is asked what only entries are asked", "risk/pretrade_checks.py", "check.limit, binding=False)", "check.limit, binding=True)", ("test_pretrade_boundaries.py",), "exit"),
     Mutant("a sliced order begins anew after a restart", "execution/working.py", "used = {o.seq for o in orders}", "used = {o.seq for o in orders if not o.state.is_terminal}", (PATH,), "F44"),
     Mutant("an entry is not asked about again as it leaves", ENGINE, "if order.purpose is not Purpose.ENTRY or (decision", "if True or (decision", (PATH,), "F72 or F31_three"),

@@ -13,8 +13,10 @@ from v23.adapters.clocks import StillClock
 from v23.adapters.alert_channels import configured_channels, log_to, open_outbox, send_test
 from v23.adapters.alert_outbox import AlertOutbox, Receipt
 from v23.adapters.ledger import Ledger
+from v23.adapters.live_view import said
 from v23.errors import LedgerError, SettingsError
-from v23.monitoring.alert_rules import HIDDEN, OUTSIDE, ROUTES, RULES, Priority, channels_for, make_alert
+from v23.monitoring.alert_rules import HIDDEN, OUTSIDE, ROUTES, RULE_OF, RULES, Priority, channels_for, drafts_of, make_alert, rule_for
+from v23.risk.denial_codes import DENIALS, DenialCode
 from v23.settings import load_settings
 
 CANARY = "canary7f3a9c"
@@ -259,13 +261,13 @@ def test_F84_ten_thousand_alerts_in_a_storm(clock, tmp_path, rng):
 
     outbox = AlertOutbox(ledger, clock, {c: channel(c) for c in OUTSIDE}, steady=lambda: clock.at.timestamp(), threads=False)
     codes = [("UNTRADABLE", 25), ("QUARANTINE", 300), ("LATE_FILL", 400), ("API_DOWN", 1)]
-    raised, slowest = set(), 0.0
+    raised, took_s = set(), []
     for n in range(10_000):
         code, subjects = codes[int(rng.integers(len(codes)))]
         subject = f"S{int(rng.integers(subjects))}"
         began = time.perf_counter()
         outbox.alert(code, subject, f"reading {n}")
-        slowest = max(slowest, time.perf_counter() - began)
+        took_s.append(time.perf_counter() - began)
         raised.add((code, subject))
         clock.sleep(0.7)
         if n % 10 == 0:
@@ -290,8 +292,9 @@ def test_F84_ten_thousand_alerts_in_a_storm(clock, tmp_path, rng):
     assert {(r["code"], r["subject"]) for r in outbox.rows(100_000)} == raised
     assert all(s["status"] in ("sent", "digested") for r in outbox.rows(100_000) for s in r["channels"].values())
     told = sum(1 + r["repeats"] for r in outbox.rows(100_000))
-    assert told >= 10_000 - len(raised) * 2 and slowest < 0.5
-    print(f"10,000 alerts, {len(raised)} distinct: sms {len(took['sms'])}, email {len(took['email'])}, push {len(took['push'])}; slowest call {slowest * 1e3:.1f} ms")
+    slow = sorted(took_s)[-10]  # a machine that is busy with something else may hold a few calls up
+    assert told >= 10_000 - len(raised) * 2 and slow < 0.1
+    print(f"10,000 alerts, {len(raised)} distinct: sms {len(took['sms'])}, email {len(took['email'])}, push {len(took['push'])}; one call in a thousand took {slow * 1e3:.1f} ms or more")
 
 
 def test_F85_no_secret_no_header_and_no_markup_gets_out(sinks, ledger, clock, tmp_path):
@@ -489,3 +492,236 @@ def test_F82_a_kill_sells_at_once_while_the_mail_server_hangs(tmp_path):
         ledger = Ledger(tmp_path / "state" / "execution" / "ledger.sqlite3", StillClock(AT))
         assert ledger.verify() > 0
         ledger.close()
+
+
+@pytest.fixture
+def outside(tmp_path):
+    "An exchange with something held, and a runner of `v23` on it whose alerts go to sinks."
+    import os
+    import subprocess
+    import sys
+    from datetime import date
+    from pathlib import Path
+
+    from v23.market_calendar import NEW_YORK
+    from v23.simulator.exchange import Exchange
+    from v23.simulator.server import SimulatorServer
+    from v23.synthetic_market import synthetic_panel
+
+    panel = synthetic_panel(3, 12, date(2025, 12, 1), date(2026, 1, 30))
+    exchange = Exchange(panel, 3, datetime(2026, 1, 23, 15, 30, tzinfo=NEW_YORK))
+    exchange.handle("POST", "/v2/orders", {}, f'{{"symbol":"{panel.symbols[0]}","qty":"25","side":"buy","type":"market","time_in_force":"day"}}'.encode())
+    exchange.advance_by(5)
+    command = str(Path(sys.executable).with_name("v23"))
+    with SimulatorServer(exchange) as server:
+
+        def v23(*words, **more):
+            env = {k: v for k, v in os.environ.items() if not k.startswith(("V23_", "ALPACA_"))} | {k: str(v) for k, v in more.items()} | {"TMPDIR": str(tmp_path)}
+            began = time.monotonic()
+            done = subprocess.run([command, *words, "--exchange", server.url, "--json"], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60)
+            assert done.returncode == 0 and json.loads(done.stdout)["flat"] is True and not exchange.holdings, done.stderr
+            return time.monotonic() - began
+
+        yield v23
+
+
+def test_F82_a_kill_without_an_owner_is_told_although_no_desk_ever_starts(outside, tmp_path, ledger):
+    from v23.adapters.alert_spool import spooled, take_in
+
+    state = tmp_path / "state"
+    with mail_server() as (box, port), web_server() as (sms, url):
+        outside("kill", "the data is wrong", "--no-page", "--state", str(state), **MAIL, SMTP_PORT=port, **SMS, TWILIO_URL=url)
+        assert wait_for(lambda: box.messages and sms.requests, 30)
+        assert "kill switch is active" in box.subjects[0] and "the data is wrong" in box.messages[0].get_body(("plain",)).get_content() and "kill switch" in sms.requests[0][1]["Body"]
+        assert wait_for(lambda: {c: x["status"] for c, x in spooled(state)[0]["channels"].items()} == {"email": "sent", "sms": "sent"}, 30)
+    from typer.testing import CliRunner
+
+    from v23.cli import app
+
+    listed = CliRunner().invoke(app, ["alerts", "list", "--open", "--state", str(state)])
+    assert listed.exit_code == 0 and "KILL_SWITCH" in listed.stdout and "email sent" in listed.stdout, listed.output
+    assert wait_for(lambda: take_in(ledger, state, ("sms", "email")) == 1, 30)
+    outbox = AlertOutbox(ledger, ledger.clock, {"email": lambda *a: Receipt(True), "sms": lambda *a: Receipt(True)}, threads=False)
+    assert {c: s["status"] for c, s in row_of(outbox, "KILL_SWITCH")["channels"].items()} == {"email": "sent", "sms": "sent"} and row_of(outbox, "KILL_SWITCH")["priority"] == "CRITICAL"
+    assert not any(lane.waiting for lane in outbox.post.lanes.values()), "what was delivered is not delivered again"
+
+
+def test_F82_a_kill_without_an_owner_does_not_wait_for_a_mail_server_that_hangs(outside, tmp_path, ledger):
+    import socket
+
+    from v23.adapters.alert_spool import spooled, take_in
+
+    state = tmp_path / "state"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        hanging = {**MAIL, "SMTP_PORT": silent.getsockname()[1]}
+        outside("kill", "news", "--no-page", "--state", str(state), **hanging)
+        assert spooled(state)[0]["code"] == "KILL_SWITCH" and spooled(state)[0]["channels"].get("email", {}).get("status") != "sent"
+    assert wait_for(lambda: (spooled(state)[0]["channels"].get("email") or {}).get("status") == "failed", 40), "a failed try is written down"
+    from v23.adapters import alert_spool
+
+    alert_spool.append(state, {"of": spooled(state)[0]["id"], "channel": "email", "status": "failed", "detail": "no answer"})
+    pid = int((state / "monitoring" / ".outside.lock").read_text())
+    import os
+    import signal
+
+    os.kill(pid, signal.SIGKILL)  # the process that delivers dies too: the next desk takes it over
+    assert wait_for(lambda: take_in(ledger, state, ("email",)) == 1, 10)
+    took = []
+    outbox = AlertOutbox(ledger, ledger.clock, {"email": lambda title, text, extras: (took.append(title), Receipt(True))[1]}, threads=False)
+    assert outbox.post.lanes["email"].step() and "kill switch" in took[0]
+
+
+def test_a_panic_without_any_folder_is_told_and_leaves_nothing_behind(outside, tmp_path):
+    with mail_server() as (box, port):
+        outside("panic", "--yes", "--state", str(tmp_path / "none"), **MAIL, SMTP_PORT=port)
+        assert wait_for(lambda: box.messages, 30) and "kill switch is active: panic" in box.subjects[0]
+        assert wait_for(lambda: not list(tmp_path.iterdir()), 30), "neither a state folder nor a temporary one"
+
+
+def test_a_kill_pressed_in_python_where_no_desk_runs_is_written_down_to_be_told(tmp_path, monkeypatch):
+    from v23.adapters import alert_spool
+    from v23.kill_switch import KillSwitch
+
+    started = []
+    monkeypatch.setattr(alert_spool, "start_delivery", started.append)
+    KillSwitch(state_dir=tmp_path).activate("by hand", who="ann")
+    assert [(r["code"], r["text"], r["priority"]) for r in alert_spool.spooled(tmp_path)] == [("KILL_SWITCH", "by hand", "CRITICAL")] and started == [tmp_path]
+    KillSwitch(state_dir=tmp_path).activate("again", who="bob")
+    assert len(alert_spool.spooled(tmp_path)) == 1 and len(started) == 1, "twice is one kill"
+
+
+def test_F85_what_a_command_tells_holds_no_secret_and_a_damaged_line_stops_nothing(tmp_path):
+    from v23.adapters.alert_spool import SPOOL, append, spool, spooled
+
+    spool(tmp_path, "KILL_SWITCH", "desk\r\nBcc: x", f"api_secret={CANARY} at https://me:{CANARY}@x.example")
+    path = tmp_path / SPOOL
+    assert CANARY not in path.read_text() and path.stat().st_mode & 0o077 == 0 and "\r" not in spooled(tmp_path)[0]["subject"]
+    with path.open("a") as file:
+        file.write('null\n[1]\n{"id": 3}\n{"of": "nobody"}\n{"torn')
+    assert len(spooled(tmp_path)) == 1
+    append(tmp_path, {"of": spooled(tmp_path)[0]["id"], "channel": "email", "status": "sent", "detail": ""})
+    assert spooled(tmp_path)[0]["channels"] == {"email": {"status": "sent", "detail": ""}}
+
+
+def test_an_unknown_vix_sizes_small_and_is_told_once_a_rebalance(tmp_path):
+    from dataclasses import replace
+
+    from test_books import exchange, opened
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        bars = desk.wiring.bars
+        desk.wiring = replace(desk.wiring, bars=lambda session: replace(bars(session), market=bars(session).market.drop(columns="vix")))
+        desk.market_open()
+        desk.rebalance()
+        sizing = desk.ledger.last("sizing").body
+        assert next(m for m in sizing["multipliers"] if m["name"] == "regime")["value"] == 0.60
+        told = [r for r in desk.alerts.rows() if r["code"] == "VIX_UNKNOWN"]
+        assert len(told) == 1 and told[0]["priority"] == "HIGH" and "missing" in told[0]["text"]
+
+
+def test_a_known_vix_and_a_small_entry_are_told_to_nobody(tmp_path):
+    from test_books import exchange, opened
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        desk.rebalance()
+        assert not {"VIX_UNKNOWN", "POSITION_LIMIT", "UNKNOWN_STATUS"} & {r["code"] for r in desk.alerts.rows()}
+
+
+def test_an_entry_refused_at_the_position_limit_is_told(tmp_path):
+    from test_books import DAY, A, B, exchange, opened, wish
+    from v23.domain import Purpose
+    from v23.execution.order_routing import plan_order
+    from v23.market_calendar import session_hours
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        end = session_hours(DAY).window(desk.settings.risk)[1]
+        for symbol, share in ((A, 0.2), (B, 0.02)):
+            price = desk.broker.quotes([symbol])[symbol].ask
+            intent, quote = wish(desk, symbol, int(100_000 * share / price), Purpose.ENTRY)
+            desk.engine.plan([(plan_order(intent, quote, desk.clock.now(), end, desk.settings.execution), desk.gate(intent, quote))])
+        desk.engine.work(DAY, end)
+        desk.alerts.tick()
+        told = [r for r in desk.alerts.rows() if r["code"] == "POSITION_LIMIT"]
+        assert [(r["priority"], r["subject"]) for r in told] == [("HIGH", f"{DAY} position_size")] and A in told[0]["text"] and B not in told[0]["text"]
+
+
+def test_F11_a_word_of_the_broker_that_nobody_knows_is_told_once(tmp_path):
+    from test_books import A, exchange, opened, trade
+
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        host.exchange.plan_order_fault("strange")
+        trade(desk, A, 5)
+        desk.alerts.tick()
+        told = [r for r in desk.alerts.rows() if r["code"] == "UNKNOWN_STATUS"]
+        assert len(told) == 1 and told[0]["subject"] == A and "pending_settlement_2031" in told[0]["text"]
+
+
+def test_a_desk_that_hangs_is_told_by_the_watch_beside_it(tmp_path, monkeypatch):
+    import sys
+
+    from v23.adapters import alert_spool
+    from v23.keeper import Keeper, Patience
+
+    started = []
+    monkeypatch.setattr(alert_spool, "start_delivery", started.append)
+    keeper = Keeper([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path, patience=Patience(first_wait_s=0.01, silent_s=0.4))
+    keeper.sleep = lambda s: keeper.stop()
+    keeper.run()
+    assert [(r["code"], r["priority"]) for r in alert_spool.spooled(tmp_path)] == [("DESK_SILENT", "CRITICAL")] and started == [tmp_path]
+
+
+def test_every_alert_of_the_table_is_raised_somewhere():
+    "A row nobody raises promises a message that never comes."
+    from pathlib import Path
+
+    import v23
+    from v23.monitoring import alert_rules
+    from v23.risk import breaker_rules
+
+    folder = Path(v23.__file__).parent
+    sources = "".join(p.read_text() for p in folder.rglob("*.py") if p.name not in ("alert_rules.py", "_modidx.py"))
+    drafts = Path(alert_rules.__file__).read_text().partition("def _of_error")[2] + "".join(f'"{c}"' for c in alert_rules.TRIPPED.values())
+    breakers = Path(breaker_rules.__file__).read_text()
+    silent = [c for c in alert_rules.RULE_OF if f'"{c}"' not in sources + drafts and f'"{c.lower()}"' not in breakers]
+    assert silent == []
+
+
+# One word for a denial, in the ledger, the alert, the dashboard and the table
+
+
+def refused_parent(**changes):
+    return {"symbol": "AAA", "side": "buy", "quantity": "80", "purpose": "entry", "session": "2026-01-20", "refused": "spread", "detail": ""} | changes
+
+
+@pytest.mark.parametrize(("changes", "code"), [
+    ({}, "ORDER_DENIED"), ({"refused": "sector_concentration", "detail": "sector Energy 25.3%, limit 25.0%"}, "POSITION_LIMIT"), ({"refused": "position_size"}, "POSITION_LIMIT"),
+    ({"refused": "quantity", "purpose": "exit", "side": "sell"}, "EXIT_DENIED"), ({"refused": ""}, ""), ({"refused": "expired before it was sent"}, ""),
+])  # fmt: skip
+def test_a_denial_is_told_with_its_code_and_with_what_helps(changes, code):
+    body = refused_parent(**changes)
+    told = drafts_of("parent", body)
+    assert [c for c, _, _ in told] == ([code] if code else [])
+    for _, subject, text in told:
+        assert subject == f"2026-01-20 {body['refused']}" and DENIALS[DenialCode(body["refused"])].help in text and "AAA" in text and body["detail"] in text
+
+
+@pytest.mark.parametrize("code", list(DenialCode))
+def test_every_denial_code_reaches_alerts_and_the_line_of_the_dashboard(code):
+    body = refused_parent(refused=code.value)
+    order = {"symbol": "AAA", "side": "buy", "quantity": "80", "purpose": "entry", "state": "denied", "reason": code.value, "release_at": "2026-01-20T10:00:00-05:00"}
+    quiet = code in (DenialCode.EXPIRED, DenialCode.CANCELED)
+    for told in (drafts_of("parent", body), drafts_of("order", order)):
+        assert quiet or (len(told) == 1 and DENIALS[code].help in told[0][2] and rule_for(told[0][0]).code == told[0][0] in RULE_OF)
+    for line in (said("parent", body), said("order", order)):
+        assert code.value in line and DENIALS[code].help in line
+
+
+def test_the_words_of_a_broker_have_no_help_and_no_denial():
+    order = {"symbol": "AAA", "side": "buy", "quantity": "80", "purpose": "entry", "state": "denied", "reason": "asset is halted", "release_at": "2026-01-20T10:00:00-05:00"}
+    assert drafts_of("order", order) == [] and said("order", order).endswith("denied: asset is halted")
+    assert drafts_of("order", order | {"state": "filled"}) == []

@@ -22,11 +22,15 @@ import pytest
 from v23.adapters.clocks import StillClock
 from v23.adapters.ledger import Ledger
 from v23.circuit_breakers import CircuitBreakerManager
-from v23.domain import Fill, Side, to_plain
-from v23.market_calendar import NEW_YORK, sessions_between
+from v23.domain import Fill, Quote, Side, to_plain
+from v23.example_strategies import LowVolatility
+from v23.market_calendar import NEW_YORK, session_hours, sessions_between
+from v23.paper_validator import recorded_days
 from v23.risk.breaker_rules import BY_NAME
-from v23.settings import RiskLimits
+from v23.settings import RiskLimits, load_settings
+from v23.synthetic_market import synthetic_panel
 from v23.trading_desk import loss_reading
+from v23.validation.replay import RecordedDay, replay
 
 SESSIONS = sessions_between(date(2026, 1, 5), date(2026, 3, 31))
 LIMITS = RiskLimits()
@@ -124,3 +128,71 @@ def test_F69_F80_after_kill_9_and_replay_nothing_of_the_breakers_is_different(ki
 
 if __name__ == "__main__":
     child(sys.argv[1], int(sys.argv[2]))
+
+
+# What a person did to the peak, in the replay of the record
+
+
+def losing_days(panel, strategy, settings, people):
+    "Sessions of a record whose prices fall by three tenths after the first purchase and then rise; a decision every ten."
+    falls = [1.0] * 2 + [1 - 0.03 * n for n in range(1, 11)] + [0.7 + 0.018 * n for n in range(40)]
+    days = []
+    for n, factor in enumerate(falls):
+        row = 70 + n
+        session = panel.sessions[row]
+        price = {s: float(x) * factor for s, x in zip(panel.symbols, panel.close[70], strict=True) if x == x}
+        acts = people.get(n, {})
+        if n % 10 != 1:
+            days.append(RecordedDay(session, price, **acts))
+            continue
+        hours = session_hours(session)
+        now = hours.rebalance_at(settings.monitoring)
+        quotes = {s: Quote(s, x * (1 - 1e-5), x * (1 + 1e-5), now) for s, x in price.items()}
+        days.append(RecordedDay(session, price, panel.sessions[row - 1], now, hours.window(settings.risk), quotes, **acts))
+    return days
+
+
+@pytest.mark.parametrize("people", [
+    {}, {9: {"late_rebased": True}}, {11: {"late_rebased": True, "flow": 20_000.0}}, {9: {"late_rebased": True}, 15: {"flow": -15_000.0}},
+    {9: {"late_rebased": True}, 13: {"lifted": ("peak_rebased",)}}, {12: {"lifted": ("drawdown_halt",)}}, {11: {"late_lifted": ("drawdown_halt",)}},
+])  # fmt: skip
+def test_the_replay_follows_a_rebased_peak_as_the_desk_does(people):
+    "The equities of the replay, given to a desk's breakers with the same acts of people: the same peaks, latches and states."
+    settings = load_settings("/nowhere", environ={"MAX_CONSECUTIVE_LOSSES": "1000", "DAILY_LOSS_LIMIT_PCT": "-30", "WEEKLY_LOSS_LIMIT_PCT": "-60", "DRAWDOWN_HALT_PCT": "-12"})
+    panel = synthetic_panel(3, 40, date(2025, 1, 2), date(2025, 8, 29))
+    strategy = LowVolatility(20, 20, 10)
+    days = losing_days(panel, strategy, settings, people)
+    replayed = replay(panel, strategy, days, 100_000.0, settings, 0.4)
+    clock = StillClock(datetime(2025, 1, 1, 12, tzinfo=NEW_YORK))
+    ledger = Ledger(":memory:", clock)
+    ledger.record("session_opened", {"session": days[0].session, "equity": 100_000.0, "account_id": "a", "intraday_adjustments": 0})
+    breakers, states, deepest = CircuitBreakerManager(ledger, settings.risk, clock), [], 0.0
+    for day, seen in zip(days, replayed, strict=True):
+        clock.at = session_hours(day.session).close
+
+        def reading(equity=seen.equity, flow=day.flow, session=day.session):
+            return loss_reading(ledger, session, clock.at, equity, 100_000.0, flow)
+
+        breakers.update(reading())
+        deepest = min(deepest, breakers.reading.drawdown)
+        for name in (*day.lifted, *day.late_lifted):
+            breakers.acknowledge(name, "Ada", "looked")
+        if day.late_rebased:
+            breakers.rebase_peak("Ada", "begin anew", day.flow)
+            breakers.update(reading())
+        states.append(breakers.state)
+        ledger.record("session_closed", {"session": day.session, "equity": seen.equity, "gross_exposure": seen.gross_exposure, "flow": day.flow, "positions": {}})
+    assert [d.breaker_state for d in replayed] == states
+    assert deepest < -0.1 and {s.name for s in states} >= {"NORMAL", "REDUCED"}
+    told = recorded_days(ledger, settings)
+    assert [n for n, d in enumerate(told) if d.late_rebased] == [n for n, acts in people.items() if acts.get("late_rebased")]
+
+
+def test_sizes_after_a_rebased_peak_are_a_quarter_in_the_replay_too():
+    settings = load_settings("/nowhere", environ={"MAX_CONSECUTIVE_LOSSES": "1000", "DAILY_LOSS_LIMIT_PCT": "-30", "WEEKLY_LOSS_LIMIT_PCT": "-60", "DRAWDOWN_HALT_PCT": "-12"})
+    panel, strategy = synthetic_panel(3, 40, date(2025, 1, 2), date(2025, 8, 29)), LowVolatility(20, 20, 10)
+    gross = {}
+    for name, people in (("followed", {11: {"rebased": True}}), ("late", {10: {"late_rebased": True}}), ("halted", {})):
+        replayed = replay(panel, strategy, losing_days(panel, strategy, settings, people)[:22], 100_000.0, settings, 0.4)
+        gross[name] = (replayed[10].gross_exposure, replayed[11].gross_exposure)
+    assert gross["followed"] == gross["late"] and gross["followed"][1] < 0.35 * gross["followed"][0]

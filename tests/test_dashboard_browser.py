@@ -164,9 +164,7 @@ def test_a_session_is_watched_and_killed_in_a_browser(chromium, desk):
     frame = page.frame_locator("iframe")
     assert frame.locator("h1").inner_text() == "A report" and "owned" not in page.title()
     first.shot("05-report")
-    blocked = [c for c in first.complaints if "sandbox" in c or "Content Security Policy" in c or "ERR_BLOCKED" in c]
-    assert blocked, "the report's script was refused aloud"
-    first.complaints = [c for c in first.complaints if c not in blocked]
+    assert frame.locator("script, [onerror], [src]").count() == 0, "what could run is taken out before it is served"
 
     owner.do("next")
     owner.do("open")
@@ -234,3 +232,47 @@ def test_pages_are_small_and_paint_fast(chromium, desk):
         assert told["paint"] is not None and told["paint"] < 5000, (route, told)  # others may share this machine; scripts/bench_dashboard.py measures
     tab.clean()
     tab.context.close()
+
+
+def test_the_dashboard_is_read_in_a_frame_of_the_page_it_was_told_of_and_of_no_other(chromium, desk, tmp_path):
+    "What a notebook cell with IPython's IFrame shows in JupyterLab; a stranger's page gets an empty frame."
+    import threading
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    from IPython.display import IFrame
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *words: Any) -> None: ...
+
+    def page_server() -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    lab, stranger = page_server(), page_server()
+    command = [sys.executable, "-m", "v23.cli", "dashboard", "--port", "0", "--state", str(desk["folder"]), "--reports", str(tmp_path), "--frame", f"http://127.0.0.1:{lab.server_port}", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as served:
+        try:
+            assert served.stdout is not None
+            url = json.loads("".join(iter(served.stdout.readline, "}\n")) + "}")["url"]
+            (tmp_path / "cell.html").write_text(f"<!doctype html><title>cell</title>{IFrame(url, '100%', 700)._repr_html_()}")
+            page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
+            page.goto(f"http://127.0.0.1:{lab.server_port}/cell.html")
+            inside = page.frame_locator("iframe")
+            inside.locator("input[type=password]").fill(desk["passwords"]["operator"])
+            inside.locator("input[type=password]").press("Enter")
+            inside.locator("#strip").wait_for(timeout=15000)
+            assert inside.locator("h1").inner_text() == "Today"
+            ARTEFACTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=str(ARTEFACTS / "09-in-a-notebook.png"))
+            complaints: list[str] = []
+            page.on("console", lambda m: complaints.append(m.text))
+            page.goto(f"http://127.0.0.1:{stranger.server_port}/cell.html")
+            page.wait_for_timeout(500)
+            assert page.frame_locator("iframe").locator("#strip, input").count() == 0 and any("frame-ancestors" in c for c in complaints)
+            page.context.close()
+        finally:
+            served.terminate()
+            lab.shutdown()
+            stranger.shutdown()

@@ -1,9 +1,11 @@
 "What the dashboard refuses: F95, F96 and the security checklist, each line a test."
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -14,14 +16,16 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import uvicorn
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from v23.adapters.alert_spool import spooled
 from v23.adapters.live_view import write_view
 from v23.adapters.snapshots import write_snapshot
 from v23.control import ControlServer
 from v23.dashboard import access
-from v23.dashboard.app import Desk, Serve, build_app
+from v23.dashboard.app import Desk, Serve, build_app, desk_for, patient_protocol
 from v23.dashboard.data import OrderReader, kill_state
 from v23.dashboard.report_files import Reports
 from v23.errors import InputError
@@ -115,7 +119,7 @@ def test_F95_an_action_needs_a_post_with_our_token_from_our_origin(browser, desk
         browser.post(path, data=form, headers={"origin": "https://evil.example"}), browser.post(path, data=form, headers={"origin": "http://127.0.0.1.evil.example"}),
         browser.post(path, data=form, headers={"origin": "http://127.0.0.1:9999"}), browser.post(path, data=form, headers={"origin": "https://127.0.0.1"}),
         browser.post(path, data=form | {"csrf": ""}, headers={"origin": HERE}), browser.post(path, data={k: v for k, v in form.items() if k != "csrf"}, headers={"origin": HERE}),
-        browser.post(path, data=form | {"csrf": token[:-1] + "A"}, headers={"origin": HERE}), browser.post(path + f"?csrf={token}", data={}, headers={"origin": HERE}),
+        browser.post(path, data=form | {"csrf": token[:-1] + ("B" if token[-1] == "A" else "A")}, headers={"origin": HERE}), browser.post(path + f"?csrf={token}", data={}, headers={"origin": HERE}),
         browser.post(path, json=form, headers={"origin": HERE}),
     ]  # fmt: skip
     assert [a.status_code for a in tries] == [403] * len(tries)
@@ -156,6 +160,36 @@ def test_F95_what_loosens_a_stop_needs_the_password_a_code_and_a_number_used_onc
     assert codes == [403] * 5 + [429] and len(owner) == 1
     assert access.Tries(desk.state).wait_s("testclient") > 800, "a restart does not forget the tries"
     assert secret not in (desk.state / "dashboard" / "audit.jsonl").read_text() and "CONFIRM-" not in (desk.state / "dashboard" / "audit.jsonl").read_text()
+
+
+def numbers_of(text: str) -> list[str]:
+    return [a or b for a, b in re.findall(r'name="nonce" value="([^"]+)"|value="([^"]+)" name="nonce"', text)]
+
+
+def test_F95_a_page_that_refreshes_itself_does_not_use_up_the_numbers_of_its_form(browser, desk, owner):
+    secret, token = sign_in(browser, desk)
+    number = numbers_of(browser.get("/risk").text)[-1]
+    for _ in range(30):  # a busy desk, for a quarter of a minute
+        assert browser.get("/risk", headers={"hx-request": "true"}).status_code == 200
+    told = browser.post("/actions/resume", data={"csrf": token, "reason": "x", "password": secret, "nonce": number}, headers={"origin": HERE})
+    assert told.status_code == 200 and [n for n, _, _ in owner] == ["resume_entries"]
+
+
+def test_F95_a_page_that_is_kept_for_many_holds_each_persons_own_token_and_rights(desk, place):
+    hostile_state(place[0], f"{desk.marker} fine")
+    with TestClient(build_app(desk), base_url=HERE) as one, TestClient(build_app(desk), base_url=HERE) as two, TestClient(build_app(desk), base_url=HERE) as looker:
+        time.sleep(0.5)
+        _, first = sign_in(one, desk)
+        _, second = sign_in(two, desk)
+        _, third = sign_in(looker, desk, "viewer")
+        for path in ("/", "/risk", "/alerts", "/jobs", "/validation", "/reports", "/desk-health"):
+            for _ in range(2):
+                mine, other, seen = one.get(path).text, two.get(path).text, looker.get(path).text
+                assert first in mine and second in other and first != second, path
+                assert first not in other + seen and second not in mine + seen and desk.marker not in mine + other + seen
+                assert "/actions/" not in seen and third in seen
+        numbers = numbers_of(one.get("/risk").text) + numbers_of(two.get("/risk").text)
+        assert len(set(numbers)) == len(numbers) == 4
 
 
 def test_F95_a_foreign_host_name_is_not_answered(browser, desk):
@@ -365,10 +399,45 @@ def test_F96_a_report_is_served_without_rights_and_a_huge_one_not_at_all(browser
     framed = browser.get(f"/reports/{ids['ok.html']}").text
     assert re.search(r'<iframe[^>]* sandbox(="")?[ >]', framed)
     content = browser.get(f"/reports/{ids['ok.html']}/content")
+    assert not any(word in content.text for word in ("<script", "onload", "evil.example", "alert"))
     policy = content.headers["content-security-policy"]
     assert policy.startswith("sandbox; default-src 'none'") and "script" not in policy and "allow-" not in policy and content.headers["x-content-type-options"] == "nosniff"
     began = time.monotonic()
     assert browser.get(f"/reports/{ids['huge.html']}/content").status_code == 404 and time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("text", [
+    "<script>alert(1)</script>", "<scr<script>ipt>alert(1)</script>", "<img src=x onerror=alert(1)>", "<a href='javascript:alert(1)'>x</a>", "<a href='jav&#x09;ascript:alert(1)'>x</a>", "<svg><script href='data:,alert(1)'/></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s></svg>", "<svg><set attributeName=href to=javascript:alert(1)></svg>", "<svg><foreignObject><iframe srcdoc='<script>alert(1)</script>'></foreignObject></svg>",
+    "<iframe src='javascript:alert(1)'></iframe>", "<object data='data:text/html,<script>alert(1)</script>'></object>", "<embed src='javascript:alert(1)'>", "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
+    "<math><annotation-xml encoding='text/html'><img src=x onerror=alert(1)></annotation-xml></math>", "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>", "<form action='javascript:alert(1)'><button>x</button></form>",
+    "<input onfocus=alert(1) autofocus>", "<details open ontoggle=alert(1)>x</details>", "<base href='javascript:alert(1)//'>", "<link rel=import href='data:text/html,alert(1)'>", "<body onload=alert(1)>", "<template><script>alert(1)</script></template>",
+])  # fmt: skip
+def test_F96_what_a_report_hides_is_taken_out_before_it_is_served(browser, desk, place, text):
+    from html.parser import HTMLParser
+
+    (place[1] / "r.html").write_text(f"<!doctype html><html><body><h1>Kept</h1><table><tr><td>1</td></tr></table>{text}<p>after</p></body></html>")
+    sign_in(browser, desk)
+    served = browser.get(f"/reports/{desk.files.all()[0].id}/content").text
+    assert "<h1>Kept</h1>" in served and "<td>1</td>" in served and (served.count("after") == 1 or "noscript" in text or "<iframe" in text or "<template" in text or "<object" in text)
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "iframe", "object", "embed", "base", "link", "form", "input", "button", "animate", "set", "math", "foreignobject", "template"), tag
+            for name, value in attrs:
+                assert not name.startswith("on") and name not in ("srcdoc", "formaction", "http-equiv"), name
+                assert name not in ("href", "src", "xlink:href") or (value or "").startswith(("#", "data:image/")), value
+
+    Tags().feed(served)
+
+
+def test_the_plan_of_the_day_says_what_runs_next(browser, desk, place):
+    hostile_state(place[0], "fine")
+    jobs = [{"name": n, "at": f"2026-01-20T{h}:00-05:00", "until": "2026-01-20T20:00:00-05:00", "needs": [], "state": s} for n, h, s in (("market_open", "09:35", "done"), ("rebalance", "15:30", "next"), ("market_close", "16:01", "planned"))]
+    write_view(place[0] / "supervisor" / "schedule.json", {"session": "2026-01-20", "jobs": jobs}, 1, AT)
+    sign_in(browser, desk)
+    text = browser.get("/jobs").text
+    assert "Plan of 2026-01-20" in text and "Next: rebalance at 15:30 New York" in text and text.index("<strong>market open") < text.index("<strong>rebalance") < text.index("<strong>market close")
 
 
 def test_a_kill_file_that_cannot_be_read_counts_as_killed(place):
@@ -399,6 +468,7 @@ def test_damaged_files_become_sentences_and_no_page_falls_over(browser, desk, pl
 def test_a_kill_with_nobody_there_is_latched_and_says_so(browser, desk, place):
     _, token = sign_in(browser, desk)
     told = browser.post("/actions/kill", data={"csrf": token, "confirm": "KILL", "reason": "x"}, headers={"origin": HERE})
+    assert [(r["code"], r["priority"]) for r in spooled(place[0])] == [("KILL_SWITCH", "CRITICAL")], "and people are told"
     assert told.status_code == 503 and "nobody is selling" in told.text and (place[0] / "KILL").read_text() == "dashboard x\n" and stat.S_IMODE((place[0] / "KILL").stat().st_mode) == 0o600
     assert browser.post("/actions/cancel-all", data={"csrf": token}, headers={"origin": HERE}).status_code == 503
     assert "EMERGENCY" in browser.get("/").text
@@ -465,26 +535,46 @@ def test_twenty_streams_cost_one_look(desk, place):
     assert 2 <= len(looks) <= 12
 
 
+@contextlib.contextmanager
+def listening(app, seconds: float = 0.3, **tls: str):
+    "The dashboard on a real socket; its address."
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, http=patient_protocol(seconds), ws="none", log_level="warning", **{f"ssl_{k}": v for k, v in tls.items()}))
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(8)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+        thread.start()
+        try:
+            yield door.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(5)
+
+
 def test_a_silent_connection_is_let_go(place):
     "A client that connects and says nothing does not hold the server."
-    import socket
+    with listening(build_app(Desk(*place))) as address, socket.create_connection(address) as client:
+        client.settimeout(5)
+        client.sendall(b"GET / HT")  # and never the rest
+        assert client.recv(100) == b""
 
-    import uvicorn
 
-    from v23.dashboard.app import patient_protocol
-
-    server = uvicorn.Server(uvicorn.Config(build_app(Desk(*place)), host="127.0.0.1", port=0, http=patient_protocol(0.3), ws="none", log_level="warning"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(8)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        with socket.create_connection(listening.getsockname()) as client:
-            client.settimeout(5)
-            client.sendall(b"GET / HT")  # and never the rest
-            assert client.recv(100) == b""
-        server.should_exit = True
-        thread.join(5)
+@pytest.mark.parametrize("piece", [1_000, 300_000])
+def test_a_head_that_does_not_end_is_let_go_early(place, piece):
+    with listening(build_app(Desk(*place)), 30) as address, socket.create_connection(address) as client:
+        client.settimeout(5)
+        client.sendall(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 30_000_000:
+                client.sendall(b"a" * piece)
+                sent += piece
+        assert sent < 30_000_000
+    with listening(build_app(Desk(*place)), 30) as address, socket.create_connection(address) as client:  # one after the other on a connection are each counted anew
+        client.settimeout(5)
+        for _ in range(4):
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 9_000 + b"\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_reports_are_found_again_by_the_same_number(place):
@@ -494,8 +584,6 @@ def test_reports_are_found_again_by_the_same_number(place):
 
 
 def test_a_frame_is_allowed_only_where_the_operator_said_so(place):
-    from v23.dashboard.app import desk_for
-
     serve = Serve(frames=("http://127.0.0.1:8888",))
     serve.check()
     with TestClient(build_app(desk_for(*place, serve)), base_url=HERE) as client:
@@ -504,6 +592,47 @@ def test_a_frame_is_allowed_only_where_the_operator_said_so(place):
     for bad in ("*", "http://a b", "http://x;script-src *", "https://x/path", "javascript:1", ""):
         with pytest.raises(InputError, match="not an origin"):
             Serve(frames=(bad,)).check()
+
+
+def test_over_tls_a_browser_signs_in_and_plain_http_gets_nothing(tmp_path):
+    "The command itself, with a certificate nobody signed but this test trusts."
+    import http.client
+    import ssl
+    from urllib.parse import urlencode
+
+    from alert_sinks import certificate
+
+    cert, key = certificate(tmp_path)
+    command = [sys.executable, "-m", "v23.cli", "dashboard", "--host", "0.0.0.0", "--port", "0", "--certificate", str(cert), "--key", str(key), "--state", str(tmp_path / "state"), "--reports", str(tmp_path), "--json"]
+    refused = subprocess.run([*command[:4], "--certificate", str(cert), "--state", str(tmp_path / "none")], capture_output=True, text=True)
+    assert refused.returncode == 2 and "belong together" in refused.stderr and not (tmp_path / "none").exists()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as served:
+        try:
+            assert served.stdout is not None
+            facts = json.loads("".join(iter(served.stdout.readline, "}\n")) + "}")
+            assert facts["url"].startswith("https://0.0.0.0:")
+            port = int(facts["url"].rpartition(":")[2])
+            trusted = ssl.create_default_context(cafile=str(cert))
+            client = http.client.HTTPSConnection("127.0.0.1", port, context=trusted, timeout=10)
+            client.request("GET", "/login")
+            assert client.getresponse().read() and client.sock.version() in ("TLSv1.2", "TLSv1.3")
+            headers = {"Origin": f"https://127.0.0.1:{port}", "Content-Type": "application/x-www-form-urlencoded"}
+            client.request("POST", "/login", urlencode({"password": facts["passwords"]["operator"]}), headers)
+            answer = client.getresponse()
+            answer.read()
+            cookie = answer.headers["set-cookie"]
+            assert answer.status == 303 and "Secure" in cookie and "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+            client.request("GET", "/", headers={"Cookie": cookie.partition(";")[0]})
+            page = client.getresponse()
+            assert page.status == 200 and b"Today" in page.read()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                http.client.HTTPSConnection("127.0.0.1", port, context=ssl.create_default_context(), timeout=10).request("GET", "/login")
+            with pytest.raises((http.client.HTTPException, OSError)):
+                plain = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                plain.request("GET", "/login")
+                plain.getresponse()
+        finally:
+            served.terminate()
 
 
 def test_over_tls_the_cookie_is_secure_and_http_origins_are_foreign(place):

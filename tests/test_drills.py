@@ -7,8 +7,11 @@ import pytest
 from alert_sinks import mail_server, web_server
 from test_alerts import MAIL, SMS
 
+from typer.testing import CliRunner
+
 from v23 import __version__
 from v23.adapters.state_folder import desk_ledger, real_clock
+from v23.cli import app
 from v23.domain import from_plain
 from v23.drills import DRILLS, counts, drill_rows, evidence, is_sealed, keep_drill, kill_drill, step
 from v23.errors import InputError
@@ -113,3 +116,11 @@ def test_a_record_runs_out_and_counts_for_one_code_only(tmp_path):
     keep_drill(record, tmp_path, clock)
     with desk_ledger(tmp_path, clock) as ledger:
         assert [r["counts"] for r in drill_rows(ledger, now)] == [n == "kill_switch" for n in DRILLS]
+
+
+@pytest.mark.parametrize("job", ["breaker_drill", "alert_drill"])
+def test_a_drill_runs_by_its_command(job, tmp_path):
+    done = CliRunner().invoke(app, ["job", job, "-p", "who=Ada", "--state", str(tmp_path / "state"), "--reports", str(tmp_path / "reports"), "--json"])
+    assert done.exit_code == 0, done.exception
+    with desk_ledger(tmp_path / "state", real_clock()) as ledger:
+        assert [e.body["who"] for e in ledger.events("drill")] == ["Ada"]

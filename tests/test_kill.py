@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,13 +14,18 @@ from test_faults_order_path import at, held_by, names, plan, work
 from test_faults_storage import full_disk, wal_size
 
 from v23.adapters.clocks import StillClock
-from v23.adapters.ledger import Ledger
+from v23.adapters.ledger import Ledger, StateLock
+from v23.adapters.light_alpaca import Access, emergency_access
+from v23.adapters.state_folder import desk_ledger
 from v23.control import ControlServer, ask
-from v23.domain import BreakerState, OrderState, Purpose, Side
-from v23.errors import Ambiguous, BrokerError, InputError, OwnedError
+from v23.domain import BreakerState, BrokerOrder, OrderState, Position, Purpose, Side
+from v23.emergency import connect, kill_alone, panic
+from v23.errors import Ambiguous, AuthLost, BrokerError, InputError, OwnedError, SettingsError
+from v23.incident import incident_facts, incident_line
 from v23.kill_switch import KillSwitch, code_of
-from v23.liquidation import BARE, BareHands, Journal, bare_ids
+from v23.liquidation import BARE, BareHands, Journal, adopt_bare, bare_id, bare_ids, sellable
 from v23.market_calendar import NEW_YORK, session_hours
+from v23.settings import Secret
 
 
 @pytest.fixture
@@ -653,3 +658,263 @@ def test_a_broker_without_a_clock_counts_as_open_and_a_foreign_cancel_that_fails
     report = world.desk.kill.activate("drill")
     world.desk.broker.cancel = cancel
     assert report["flat"] is True and "CANCEL_FAILED" in [e.body["code"] for e in world.ledger.events("error")]
+
+
+# What no fault of the exchange reaches
+
+
+class Shelf:
+    "A broker that holds what it is told to, and sells or refuses as it is told."
+
+    def __init__(self, held=(), opens=(), cancel=None, sell=None):
+        self.held, self.opens, self.cancel_error, self.sell_error, self.bodies, self.canceled = list(held), list(opens), cancel, sell, [], []
+
+    def positions(self):
+        return tuple(self.held)
+
+    def orders(self, after, status="all"):
+        return tuple(self.opens)
+
+    def cancel_all(self):
+        self.canceled.append("all")
+
+    def cancel(self, order_id):
+        self.canceled.append(order_id)
+        if self.cancel_error:
+            raise self.cancel_error
+
+    def submit(self, body):
+        self.bodies.append(json.loads(body))
+        if self.sell_error:
+            raise self.sell_error
+
+    def configure(self, **wanted):
+        return True
+
+    def market_clock(self):
+        raise BrokerError("no clock")
+
+
+HELD = Position("AAA", Decimal(10), Decimal(10), Decimal(5), Decimal(5))
+
+
+def listed(number, status, filled=0, minutes=1, order_id=""):
+    "A sale without a ledger as the broker lists it, or an order of somebody else when it has no number."
+    cid = bare_id("kill-x", "AAA", number) if number else "by-hand"
+    stamp = NOON - timedelta(minutes=minutes)
+    return BrokerOrder(order_id or cid, cid, "AAA", Side.SELL, status, Decimal(10), Decimal(filled), None, "market", None, stamp, stamp)
+
+
+def hands(shelf, tmp_path):
+    return BareHands(shelf, StillClock(NOON), Journal(tmp_path / "journal", StillClock(NOON)))
+
+
+@pytest.mark.parametrize(
+    ("before", "next_one"),
+    [
+        ([listed(1, "new")], None),  # one may trade still
+        ([listed(1, "filled", 10, minutes=0)], None),  # the list of positions may not know of it yet
+        ([listed(1, "rejected")], 2),
+        ([listed(1, "canceled", 4)], 2),
+        ([listed(n, "rejected") for n in (1, 2, 3, 4, 5)], None),
+    ],
+)
+def test_bare_hands_place_the_next_sale_only_after_the_last_has_ended(before, next_one, tmp_path):
+    shelf = Shelf([HELD])
+    bare = hands(shelf, tmp_path)
+    bare._sell("kill-x", HELD, {b.client_order_id: b for b in before})
+    assert [b["client_order_id"] for b in shelf.bodies] == ([bare_id("kill-x", "AAA", next_one)] if next_one else [])
+    assert bare.why.get("AAA") == ("refused too often" if len(before) == 5 else "its sale is not done yet" if next_one else None)
+
+
+def test_bare_hands_take_a_lost_answer_for_a_sale_that_may_be_there(tmp_path):
+    shelf = Shelf([HELD], sell=Ambiguous("no answer"))
+    bare = hands(shelf, tmp_path)
+    bare._sell("kill-x", HELD, {})
+    bare._sell("kill-x", HELD, {})
+    assert len(shelf.bodies) == 1 and bare.why == {"AAA": "no answer"}
+
+
+def test_bare_hands_cancel_around_a_young_sale_and_go_on_when_one_does_not_end(tmp_path):
+    shelf = Shelf(opens=[listed(1, "new", minutes=0), listed(0, "new", order_id="a"), listed(0, "new", order_id="b")], cancel=BrokerError("not now"))
+    assert hands(shelf, tmp_path).cancel_everything() == 2 and shelf.canceled == ["a", "b"]
+    assert [json.loads(x)["what"] for x in (tmp_path / "journal").read_text().splitlines()] == ["cancel_failed", "cancel_failed", "cancel_all"]
+    old = Shelf(opens=[listed(1, "new", minutes=9)])
+    assert hands(old, tmp_path).cancel_everything() == 0 and old.canceled == []  # nobody can say that the market is open
+
+
+def test_bare_hands_ask_again_for_the_end_of_what_is_not_theirs(tmp_path):
+    shelf = Shelf(opens=[listed(0, "pending_cancel", order_id="a")])
+    report = hands(shelf, tmp_path).liquidate("kill-x", max_rounds=16)
+    assert shelf.canceled == ["a"] and report["flat"] is False and report["left"] == {}
+
+
+def test_a_sale_of_the_emergency_file_is_adopted_once_and_only_when_it_is_there(world):
+    at(world)
+    plan(world, names(world, 1))
+    work(world)
+    path = world.folder / "state" / "kill-emergency.jsonl"
+    bare = BareHands(world.desk.broker, world.clock, Journal(path, world.clock))
+    assert bare.liquidate("kill-x")["flat"] is True
+    Journal(path, world.clock).note("sell", client_order_id=bare_id("kill-x", "ZZZ", 1))  # it never arrived
+    assert adopt_bare(world.desk.engine, path) == 1 and adopt_bare(world.desk.engine, path) == 0
+
+
+def test_a_kill_is_lifted_and_resumed_from_without_a_desk(tmp_path):
+    clock = StillClock(NOON)
+    with desk_ledger(tmp_path, clock, create=True) as ledger:
+        KillSwitch(ledger, clock, None, tmp_path).activate("drill", "Ada")
+        compared(ledger)
+    alone = KillSwitch(state_dir=tmp_path, clock=clock)
+    alone.deactivate(code_of(NOON.date()), "Ada", still_held="nobody looked")
+    assert KillSwitch(state_dir=tmp_path, clock=clock).is_active is False
+    alone.resume("Ada", "looked")
+    with desk_ledger(tmp_path, clock) as ledger:
+        assert [e.body["action"] for e in ledger.events("kill")][-2:] == ["deactivated", "resumed"]
+
+
+def test_people_are_told_of_a_kill_once(tmp_path):
+    told = Told()
+    kill = switch(tmp_path, Ledger(":memory:", StillClock(NOON)), alerts=told)
+    kill.announce("kill-1", "drill")
+    kill.announce("kill-1", "drill")
+    kill.announce("kill-2", "again")
+    assert [(code, subject) for code, subject, _ in told.said] == [("KILL_SWITCH", "kill-1"), ("KILL_SWITCH", "kill-2")]
+
+
+def test_lifting_a_kill_leaves_the_files_of_another_one_alone(tmp_path, killed):
+    killed._save(True, "kill-20260120T130000", "somebody else", "Eve")
+    killed._lift("kill-20260120T110000")
+    assert killed.is_active and killed._noted()["kill_id"] == "kill-20260120T130000"
+
+
+def test_a_kill_file_is_read_again_when_it_was_touched(tmp_path):
+    kill = switch(tmp_path, Ledger(":memory:", StillClock(NOON)))
+    kill.save_state()
+    for active in (False, True, False):
+        kill._save(active, "kill-1" if active else "", "")
+        assert kill.is_active is kill.is_active is active
+    kill.path.write_text("torn")
+    assert kill.is_active and kill.is_active
+
+
+def test_an_entry_that_the_first_cancel_missed_ends_in_the_rounds(world, monkeypatch):
+    at(world)
+    (symbol,) = names(world, 1)
+    world.exchange.plan_order_fault("no_fill")
+    plan(world, [symbol])
+    world.kill_at = world.wire.requests + 3
+    work(world)
+    assert [o.state for o in world.desk.engine.tracker.live()] == [OrderState.WORKING]
+    monkeypatch.setattr(type(world.desk.engine), "cancel_everything", lambda self: 0)
+    assert world.desk.kill.activate("drill")["flat"] is True and not world.exchange.open_orders and world.violations == []
+
+
+def test_shares_only_the_broker_sees_are_sold_once_it_has_said_so_for_longer_than_its_list_lags():
+    excess: dict[str, datetime] = {}
+    seen = [sellable(HELD, Decimal(booked), excess, NOON + timedelta(seconds=s)) for booked, s in ((4, 0), (-3, 5), (4, 10), (4, 11))]
+    assert seen == [4, 0, 4, 10]
+
+
+def test_the_incident_tells_orders_quotes_equity_and_every_event_from_the_ledger_alone(world):
+    at(world)
+    chosen = names(world, 3)
+    plan(world, chosen)
+    work(world)
+    world.ledger.record("session_opened", {"session": world.session, "equity": Decimal(100_000), "account_id": "a", "intraday_adjustments": 0})
+    world.desk.kill.activate("drill", "Ada")
+    facts = incident_facts(world.ledger)
+    arrivals = {p["symbol"]: p["arrival"] for p in world.ledger.parents() if p["arrival"]}
+    assert {r["symbol"]: (r["bid"], r["ask"], r["quoted_at"]) for r in facts["sales"]} == {s: (arrivals[s]["bid"], arrivals[s]["ask"], arrivals[s]["at"]) for s in chosen}
+    assert facts["equity"] and facts["equity"][-1]["when"] == "opened" and len(facts["timeline"]) > 10
+    assert incident_line(facts).startswith(f"{facts['kill_id']} by Ada: drill; flat after ") and "3 sales sent" in incident_line(facts)
+    assert "not flat: AAA" in incident_line(facts | {"flat_at": None, "left": {"AAA": {}}})
+
+
+# Without a desk: the way out of `v23 kill` and `v23 panic`, in this process
+
+
+def test_a_kill_alone_latches_writes_down_and_gets_out(world, tmp_path):
+    at(world)
+    plan(world, names(world, 2))
+    work(world)
+    told = Told()
+    report = kill_alone(tmp_path / "alone", world.desk.broker, world.clock, "drill", "Ada", alerts=told)
+    assert report["flat"] is True and held_by(world) == {} and [code for code, _, _ in told.said] == ["KILL_SWITCH"]
+    with desk_ledger(tmp_path / "alone", world.clock) as ledger:
+        assert [e.body["action"] for e in ledger.events("kill")] == ["activated", "flattened"]
+
+
+@pytest.mark.parametrize("trouble", ["owned", "no ledger"])
+def test_a_kill_alone_leaves_an_owned_folder_latched_and_does_without_a_ledger_that_cannot_be_opened(trouble, world, tmp_path):
+    at(world)
+    plan(world, names(world, 1))
+    work(world)
+    state = tmp_path / "alone"
+    lock = StateLock(state) if trouble == "owned" else None
+    if lock is None:
+        (state / "execution" / "ledger.sqlite3").mkdir(parents=True)
+    report = kill_alone(state, world.desk.broker, world.clock, "drill", "Ada")
+    assert (state / "KILL").exists() and (report["flat"] is None if lock else report["flat"] is True)
+    assert bool(held_by(world)) is bool(lock) and ("owns the desk" in report["note"] if lock else len(report["not_written"]) == 1)
+    if lock:
+        lock.release()
+
+
+def test_without_keys_nothing_is_connected_and_an_exchange_says_what_time_it_is():
+    with pytest.raises(SettingsError, match="are not set"):
+        connect(Access("https://paper-api.alpaca.markets", Secret(""), Secret(""), "paper"))
+    real, clock = connect(Access("https://paper-api.alpaca.markets", Secret("k"), Secret("s"), "paper"))
+    assert real.clock is clock and abs((clock.now() - datetime.now(UTC)).total_seconds()) < 5
+    with pytest.raises(BrokerError, match="no simulated exchange answers"):
+        connect(emergency_access(exchange="http://127.0.0.1:1"), "http://127.0.0.1:1")[1].now()
+
+
+class Panicked(Shelf):
+    "A broker that closes everything, in steps: what it holds, and what it says, at each look."
+
+    def __init__(self, looks, rows=(), opened=True, errors=()):
+        super().__init__()
+        self.looks, self.rows, self.opened, self.errors, self.asked, self.clock = list(looks), list(rows), opened, list(errors), 0, StillClock(NOON)
+
+    def close_all(self):
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+        self.asked += 1
+        return self.rows
+
+    def positions(self):
+        self.held, self.opens = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        return tuple(self.held)
+
+    def is_market_open(self):
+        return self.opened
+
+
+def panicked(broker, seconds=120.0):
+    said: list[str] = []
+    return panic(broker, broker.clock, seconds, said.append), said
+
+
+def test_panic_sees_the_account_empty_twice_and_says_what_was_answered():
+    rows = [{"symbol": "AAA", "status": 200, "body": {}}, {"symbol": "BBB", "status": 422, "body": {"message": "halted"}}, {"symbol": "CCC", "status": 500, "body": "oops"}]
+    told, said = panicked(Panicked([([HELD], [listed(1, "new")]), ([], [])], rows))
+    assert told["flat"] is True and told["requests"] == 1 and said == [] and told["market_open"] is True
+    assert told["asked"] == {"AAA": "accepted", "BBB": "refused (422): halted", "CCC": "refused (500): oops"}
+
+
+def test_panic_asks_again_for_what_is_not_on_its_way_out_and_ends_with_its_patience():
+    told, _ = panicked(Panicked([([HELD], [])], [{"symbol": "AAA", "status": 422, "body": {"message": "halted"}}]))
+    assert told["flat"] is False and told["requests"] > 2 and told["left"]["AAA"]["reason"] == "refused (422): halted"
+
+
+def test_panic_leaves_a_closed_market_to_the_bell():
+    told, _ = panicked(Panicked([([HELD], [listed(1, "new")])], opened=False))
+    assert told["market_open"] is False and told["flat"] is False and told["left"]["AAA"]["reason"] == "its sale is under way"
+
+
+def test_panic_goes_on_when_the_broker_does_not_answer_and_points_to_its_page_when_the_keys_are_refused():
+    told, said = panicked(Panicked([([], [])], errors=[BrokerError("away"), AuthLost("refused")]))
+    assert told["flat"] is True and said == ["away", "refused; use the page of the broker"]
+    told, said = panicked(Panicked([([], [])], errors=[BrokerError("away")] * 99), seconds=20.0)
+    assert told["flat"] is False and told["wrong"] == "away" and len(said) >= 4

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alert_sinks import mail_server, wait_for, web_server
@@ -21,8 +23,9 @@ from v23.adapters.bars import load_bars
 from v23.adapters.ledger import Ledger, StateLock
 from v23.adapters.snapshots import read_snapshot
 from v23.adapters.telemetry import Telemetry, ping_dead_man, prometheus_text
-from v23.domain import to_plain
+from v23.domain import Activity, ActivityKind, to_plain
 from v23.errors import BrokerError, InputError, PortInUseError
+from v23.execution_engine import BookKeeper
 from v23.exchange_host import ExchangeConfig, ExchangeHost, opening_instant
 from v23.monitoring.health_rules import PARTS
 from v23.monitoring.summaries import DEFINITIONS
@@ -33,7 +36,7 @@ from v23.trading_desk import open_desk
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(1200)  # sixty sessions take a minute alone, and several on a busy machine
 SESSIONS = 60
-FLOWS = {20: ("CSD", Decimal(5_000)), 41: ("CSW", Decimal(2_000))}
+FLOWS = {12: ("FEE", Decimal("1.37")), 20: ("CSD", Decimal(5_000)), 30: ("INT", Decimal("0.42")), 41: ("CSW", Decimal(2_000)), 50: ("FEE", Decimal("0.05"))}
 
 
 AT = datetime(2026, 1, 23, 15, 0, tzinfo=UTC)
@@ -45,7 +48,7 @@ def settings(**texts):
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    "Sixty sessions on the simulated exchange, with a deposit and a withdrawal on the way: (state, stored metrics per session)."
+    "Sixty sessions on the simulated exchange, with a deposit, a withdrawal, fees and interest on the way; the state folder."
     folder = tmp_path_factory.mktemp("sixty")
     panel = load_bars(None, seed=7)
     sessions = panel.sessions[-SESSIONS:]
@@ -110,6 +113,7 @@ def test_the_money_metrics_equal_a_slow_computation_of_their_own(ledger):
 def test_profit_adds_up_to_the_cent_every_day(ledger):
     books = recorded_books(ledger)
     assert [b.flows for b in books if b.flows] == [Decimal(5_000), Decimal(-2_000)]
+    assert {n: b.fees + b.income for n, b in enumerate(books) if b.fees or b.income} == {12: Decimal("-1.37"), 30: Decimal("0.42"), 50: Decimal("-0.05")}
     assert len(books) == SESSIONS and any(b.realised for b in books) and any(b.unrealised for b in books)
     for b in books:
         assert abs(b.unexplained) < Decimal("0.01"), b
@@ -131,6 +135,24 @@ def test_a_day_that_does_not_add_up_is_seen(ledger):
     assert any(abs(b.unexplained) >= Decimal("0.01") for b in recorded_books(Without()))
 
 
+def test_a_fee_that_is_not_booked_is_seen(ledger):
+    books = [b for b in recorded_books(ledger) if b.fees]
+    assert books and all(abs(replace(b, fees=Decimal(0)).unexplained) >= Decimal("0.01") for b in books)
+
+
+@pytest.mark.parametrize("kind", [k for k in ActivityKind if k is not ActivityKind.SPLIT])
+def test_every_kind_of_cash_is_booked_once_and_the_day_adds_up(kind):
+    clock = StillClock(AT)
+    ledger, paid = Ledger(":memory:", clock), Activity("a1", kind, date(2026, 1, 23), Decimal("-3.21"))
+    ledger.record("session_opened", {"session": "2026-01-23", "equity": "1000"})
+    books = BookKeeper.__new__(BookKeeper)
+    books.ledger, books.clock, books.broker = ledger, clock, SimpleNamespace(activities=lambda after: [paid])
+    assert [books.book_activities(AT) for _ in range(2)] == [1, 0]
+    ledger.record("session_closed", {"session": "2026-01-23", "equity": "996.79", "positions": {}, "flow": -3.21 if kind.is_flow else 0.0})
+    (day,) = recorded_books(ledger)
+    assert day.unexplained == 0 and [day.flows, day.fees, day.income].count(Decimal("-3.21")) == 1 and (day.fees != 0) == kind.is_cost
+
+
 def test_summaries_cover_five_periods_and_agree_with_the_closes(ledger):
     found = {p["period"]: p for p in recorded_summaries(ledger)}
     assert list(found) == ["day", "7 days", "30 days", "month to date", "year to date"]
@@ -150,6 +172,11 @@ def test_the_snapshots_hold_everything_the_dashboard_shows(campaign):
     assert {r["name"] for r in told["kpis"]} == {"fill_rate_pct", "avg_slippage_bps", "api_uptime_pct", "errors_per_week", "sharpe_30d"}
     assert all((r["value"] is None) == bool(r["reason"]) for r in told["kpis"])
     assert all(p.stat().st_mode & 0o077 == 0 for p in (campaign / "monitoring").iterdir())
+
+
+def test_after_sixty_sessions_everything_under_state_is_its_owners_alone(campaign):
+    found = list(campaign.rglob("*"))
+    assert len(found) > 20 and [str(p) for p in found if p.stat().st_mode & 0o077] == []
 
 
 def test_prometheus_the_grafana_page_and_the_alert_rules_speak_of_the_same_names(campaign):
@@ -224,6 +251,21 @@ def test_uptime_is_measured_from_heartbeats_that_were_due(tmp_path):
     again.flush()
     row = recorded_beats(ledger, 60.0)[0]
     assert (row.made, row.answered, row.due) == (61, 59, 91) and row.longest_gap_s == 1860 and set(row.latencies_ms) == {25.0}
+
+
+def test_heartbeats_reach_the_log_and_nobody_else(tmp_path):
+    from v23.adapters.alert_channels import open_outbox
+
+    clock = StillClock(AT)
+    ledger = Ledger(":memory:", clock)
+    outbox = open_outbox(ledger, clock, settings(), tmp_path)
+    dashboard = MonitoringDashboard(ledger, clock, settings(), tmp_path, outbox)
+    for _ in range(17):
+        dashboard.heartbeat(Answering(clock))
+        clock.sleep(60)
+    rows = [json.loads(x) for x in (tmp_path / "monitoring" / "alerts.log").read_text().splitlines()]
+    assert [(r["priority"], r["text"]) for r in rows if r["code"] == "HEARTBEAT"] == [("LOW", "16 heartbeats, 16 answered by the broker")]
+    assert "HEARTBEAT" not in {r["code"] for r in outbox.rows()}
 
 
 def test_health_tells_late_from_at_rest_and_says_why():

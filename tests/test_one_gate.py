@@ -14,7 +14,8 @@ import pytest
 from test_books import DAY, A, B, codes, decision, exchange, opened, trade, wish
 
 import v23
-from v23.domain import Check, Decision, OrderState, Purpose
+from v23.domain import Check, ChildOrder, Decision, OrderState, OrderType, Purpose
+from v23.execution.order_lifecycle import planned_order
 from v23.risk.denial_codes import DENIALS, DenialCode, codes_of
 
 ROOT = Path(v23.__file__).parent
@@ -122,6 +123,18 @@ def test_every_code_says_what_it_asks_and_what_helps():
     assert set(DENIALS) == set(DenialCode) and len({c.value for c in DenialCode}) == len(DenialCode)
     assert all(d.asks and d.help and d.binds for d in DENIALS.values())
     assert all(set(d.binds) in ({Purpose.ENTRY}, {Purpose.ENTRY, Purpose.EXIT}, set(Purpose)) for d in DENIALS.values())
+
+
+def test_the_entries_of_one_batch_count_as_trades_of_the_day(tmp_path):
+    "Forty-nine decided just before and not on record yet leave room for one more."
+    with exchange(tmp_path) as host, opened(tmp_path, host) as desk:
+        desk.market_open()
+        intent, quote = wish(desk, B, 1)
+        child = ChildOrder(0, OrderType.MARKET, intent.quantity, desk.clock.now(), desk.clock.now() + timedelta(hours=1))
+        batch = [planned_order(child, replace(intent, intent_id=f"{intent.intent_id}{n}")) for n in range(50)]
+        assert desk.gate(intent, quote, batch[:49]).allowed
+        assert desk.gate(intent, quote, batch).reasons == ("trade_count",)
+        assert desk.gate(replace(intent, intent_id=batch[0].intent_id), quote, batch).reasons == ("duplicate",)
 
 
 def test_an_old_map_of_sectors_makes_every_name_unknown(tmp_path):

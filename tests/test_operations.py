@@ -207,6 +207,29 @@ def supervised(tmp_path_factory):
     return live
 
 
+
+def test_the_plan_of_the_day_is_written_for_pages_that_show_it_and_only_when_it_changes(supervised):
+    told = []
+
+    def look(supervisor):
+        path = supervisor.state / "supervisor" / "schedule.json"
+        supervisor.show_schedule()
+        told.append((json.loads(path.read_text())["data"], path.stat().st_mtime_ns))
+        supervisor.show_schedule()
+        told.append((json.loads(path.read_text())["data"], path.stat().st_mtime_ns))
+        supervisor.doing = "rebalance"
+        supervisor.show_schedule()
+        told.append((json.loads(path.read_text())["data"], path.stat().st_mtime_ns))
+        supervisor.doing = ""
+
+    supervised(look)
+    assert told[0] == told[1] and told[2] != told[1]
+    states = {j["name"]: j["state"] for j in told[0][0]["jobs"]}
+    assert list(states)[:1] == ["market_open"] and {"intraday_check", "rebalance", "market_close", "validation"} <= set(states) and list(states.values()).count("next") == 1
+    assert {j["name"]: j["state"] for j in told[2][0]["jobs"]}["rebalance"] == "running"
+    assert all(j["at"] < j["until"] for j in told[0][0]["jobs"])
+
+
 def test_F60_a_jump_of_the_clock_holds_entries_until_the_books_are_compared(supervised):
     def jump(s):
         s.desk.gate.ready, s.clock.virtual = True, False

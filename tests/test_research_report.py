@@ -15,12 +15,14 @@ from v23.adapters.bars import read_bars, save_bars
 from v23.adapters.state_folder import real_clock
 from v23.adapters.trial_ledger import TrialLedger, read_trials
 from v23.backtest_result import backtest_strategy
+from v23.breaker_study import STUDIED
 from v23.errors import InputError
 from v23.example_strategies import LowVolatility, ranked
 from v23.integrity import Section, Verdict
 from v23.reports import remote_resources
 from v23.research import HEADLINES, Recipe, outcome_of, recipe_of, research
 from v23.research_report import CLAIMS, research_report, trials_path
+from v23.settings import load_settings
 from v23.synthetic_market import synthetic_panel
 
 RULE = """
@@ -77,6 +79,31 @@ def test_the_page_is_complete_in_itself_and_says_it_in_words(made):
     for section in told["sections"]:
         assert CLAIMS[section["title"]].replace("'", "&#x27;") in html
     assert html.count("data:image/png;base64,") >= 9 and "def signals" not in html and "make(strategy" not in html
+
+
+def test_the_page_says_how_often_each_breaker_would_have_fired_and_what_it_cost_or_saved(made):
+    folder, done = made
+    told = json.loads(done.stdout)
+    section = next(s for s in told["sections"] if s["title"] == "Breakers")
+    fired = {n: section["figures"][f"{n}: fired"] for n in (*STUDIED, "all of them")}
+    assert fired["all of them"] == sum(fired[n] for n in STUDIED) > 0 and section["figures"]["all of them: effect"] != 0
+    html = (folder / told["report"]).read_text(encoding="utf-8")
+    assert "What would the breakers have done?" in html and "drawdown_halt" in html and "of the final equity" in html
+
+
+def test_bars_that_a_desk_cannot_trade_leave_the_breakers_unknown_and_the_outcome_alone(made, monkeypatch):
+    from v23 import research_report
+
+    folder, done = made
+    told = research(read_bars(folder / "bars.parquet"), recipe_of(f"{folder / 'mine.py'}:Mine"), TrialLedger(folder / "again.jsonl", real_clock()))
+
+    def refuse(*given, **more):
+        raise InputError("too few sessions")
+
+    monkeypatch.setattr(research_report, "breaker_study", refuse)
+    more = research_report.with_breakers(told, load_settings())
+    assert more.sections["Breakers"].verdict is Verdict.UNKNOWN and "too few sessions" in more.sections["Breakers"].sentence
+    assert more.outcome == told.outcome and more.reasons() == told.reasons()
 
 
 def test_it_runs_as_a_job_like_any_other(made):

@@ -301,7 +301,7 @@ def test_kelly_on_closed_trades_sizes_the_desk_only_with_fifty_and_an_edge(trips
         made = replace(desk.settings)
         made.__dict__["sizing"] = replace(desk.settings.sizing, kelly_basis="trades")
         desk.settings = made
-        found = kelly_estimate(made, desk.ledger, desk.wiring.bars(DAY))
+        found = kelly_estimate(made, desk.ledger, desk.wiring.bars(DAY), desk.wiring.strategy)
         assert (found.basis, found.trades, found.fraction > 0) == ("trades", trips, bets)
         if trips < 50:
             assert "50" in found.detail

@@ -133,6 +133,19 @@ def test_without_bars_there_is_no_replay_and_no_evidence(tmp_path):
     assert outcome["exit_code"] == 3 and any("bars" in m for m in outcome["missing"]) and outcome["evidence"]["verdict"] == "NONE"
 
 
+def test_an_account_of_nothing_and_less_is_judged_not_divided_by(tmp_path):
+    state = folder_of(tmp_path, ["100000", "-5", "0", "100", "Infinity"])
+    outcome = validate_state(state, tmp_path / "reports", settings=SETTINGS)
+    assert outcome["exit_code"] == 4 and not any(c["passed"] for c in outcome["checks"] if c["id"] in ("c05_win", "c06_sharpe"))
+
+
+def test_before_the_first_session_there_is_nothing_to_fix_but_everything_to_test(tmp_path):
+    nothing = validate_state(tmp_path, tmp_path / "reports", settings=SETTINGS)
+    assert (nothing["scenario"], nothing["recommendation"]) == ("KILL_SWITCH_UNTESTED", "Complete testing before go-live")
+    errors = nothing["checks"][6]
+    assert not errors["passed"] and errors["observed"] == "no session yet" and errors["evidence"] == "NOT_MEASURED"
+
+
 @pytest.mark.parametrize("baseline", [math.nan, 0.0])
 def test_a_missing_baseline_passes_nothing(baseline):
     gate = replace(ValidationSettings(), baseline_sharpe=baseline, baseline_win_rate=baseline)

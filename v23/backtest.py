@@ -13,6 +13,7 @@ __all__ = ['PUBLISHED_BASELINE', 'FILLS', 'ACCOUNTINGS', 'UNIVERSES', 'DELISTED_
 import html
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -773,7 +774,7 @@ def recorded_sessions(panel: Panel, start: date | None, end: date | None) -> tup
     for name, day in (("start", start), ("end", end)):
         if day is not None and not low <= day <= high:
             raise InputError(f"{name} is {day}, outside {panel.source or 'the panel'}, which runs from {panel.sessions[0]} to {panel.sessions[-1]}")
-    kept = tuple(s for s in panel.sessions if (start is None or s >= start) and (end is None or s <= end))
+    kept = panel.sessions[bisect_left(panel.sessions, start) if start else 0 : bisect_right(panel.sessions, end) if end else None]
     if not kept:
         raise InputError(f"{panel.source or 'the panel'} has no session from {start} to {end}")
     return kept

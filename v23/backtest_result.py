@@ -206,7 +206,11 @@ class StrategyResult(Shown):
     def __init__(self, panel: Panel, strategy: Strategy, parts: Sequence[tuple[int, Run]], picks: Callable[[], pd.DataFrame], terms: Terms, arguments: dict[str, Any]):
         self.panel, self.strategy, self.parts, self.terms, self.arguments, self._picks = panel, strategy, tuple(parts), terms, arguments, picks
         self.title, self.capital = f"{strategy.name}, {arguments['fill']}", terms.capital
-        self.index = pd.DatetimeIndex(panel.sessions[parts[0][1].first :])
+
+    @cached_property
+    def index(self) -> pd.DatetimeIndex:
+        "The recorded sessions."
+        return pd.DatetimeIndex(self.panel.sessions[self.parts[0][1].first :])
 
     @cached_property
     def out(self) -> np.ndarray:

@@ -35,8 +35,11 @@ def limits_without(limits: RiskLimits, *names: str) -> RiskLimits:
     unknown = [n for n in names if n not in STUDIED]
     if unknown:
         raise InputError(f"the breaker {unknown[0]!r} cannot be studied on bars; {', '.join(STUDIED)} can")
-    fields = [str(BY_NAME[n].limit) for n in names]
-    return replace(limits, **{f: OUT_OF_REACH[f] for f in fields})  # type: ignore[arg-type]
+    moved = {f: OUT_OF_REACH[f] for f in (str(BY_NAME[n].limit) for n in names)}
+    if "drawdown_reduce" in moved:
+        deeper = [getattr(limits, f) for f in ("drawdown_halt", "drawdown_emergency") if f not in moved]
+        moved["drawdown_reduce"] = deeper[0] + 1e-9 if deeper else moved["drawdown_reduce"]
+    return replace(limits, **moved)  # type: ignore[arg-type]
 
 
 def settings_without(settings: Settings, *names: str) -> Settings:

@@ -112,8 +112,14 @@ class BreakerReader:
 
     @property
     def state(self) -> BreakerState:
-        "The most severe latch."
-        return breaker_state(self.latches, self.reading, self.limits)
+        "The most severe latch; worked out once for what is remembered and read."
+        of = (self.memory, self.reading, self.limits)
+        if not all(a is b for a, b in zip(of, self._state_of, strict=True)):
+            self._state_of, self._state = of, breaker_state(self.latches, self.reading, self.limits)
+        return self._state
+
+    _state_of: tuple[Any, Any, Any] = (None, None, None)
+    _state = BreakerState.NORMAL
 
     @property
     def entries_stopped(self) -> bool:
@@ -130,14 +136,14 @@ class BreakerReader:
         "The peak was rebased and the old one is not nearly reached: a quarter of the size."
         return PEAK_REBASED in {x.name for x in self.latches}
 
+# %% ../nbs/components/81_circuit_breakers.ipynb #ecf2e586
+class BreakerAnswers(BreakerReader):
+    "What checks and people ask the breakers."
+
     @property
     def reentry(self) -> bool:
         "A halt or an emergency was lifted and the drawdown is not mended: a quarter of the size."
         return self.memory.reentry
-
-# %% ../nbs/components/81_circuit_breakers.ipynb #ecf2e586
-class BreakerAnswers(BreakerReader):
-    "What checks and people ask the breakers."
 
     def losses_acknowledged(self, count: int) -> bool:
         "A streak of this length has already been paused for, and the pause is over."

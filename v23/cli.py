@@ -454,10 +454,12 @@ def job(
 
     Example:  v23 job market_open -p seed=7 --state state
     """
-    from v23.jobs import parse_parameters
+    from v23.jobs import job_path, parameters_of, parse_parameters
     from v23.operations import run_or_ask
 
-    given = {"state": str(state.resolve()), "reports": str(reports.resolve())} | parse_parameters(parameter or [])
+    declared = parameters_of(json.loads(job_path(name).read_text(encoding="utf-8")), name)
+    folders = {"state": str(state.resolve()), "reports": str(reports.resolve())}
+    given = {k: v for k, v in folders.items() if k in declared} | parse_parameters(parameter or [])
     run = run_or_ask(name, given, state, reports, parse_day(session, "--session"))
     answer(run["result"], as_json, f"{name}: done\n{run['page']}")
 
@@ -558,8 +560,10 @@ def plan(
 
 
 def plan_line(row: Mapping[str, Any]) -> str:
-    "One order of a plan."
-    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}"
+    "One order of a plan; what helps stands beside a refusal."
+    from v23.risk.denial_codes import help_for
+
+    told = f"at worst {row['worst_price']:,.2f}, {row['worst_cost_usd']:,.2f} $ off the midpoint" if row["sent"] else f"refused: {row['detail']}" + (f" ({helps})" if (helps := help_for(row["refused"])) else "")
     return f"{row['symbol']:<8} {row['side']:<4} {row['quantity']:>7} {row['order_type']:<18} {told}"
 
 

@@ -31,11 +31,22 @@ def seconds_of(value: float) -> float:
 
 
 class SayAlerts:
-    "Alerts of a command: a line on stderr."
+    "Alerts of a command: a line on stderr, and one on its way to whoever is elsewhere. Close it when the command is done."
+
+    def __init__(self, state: Path, desk: Any = None):
+        from v23.adapters.alert_spool import OutsideAlerts
+
+        self.outside = OutsideAlerts(state)
+        self.taker = desk or self.outside  # The outbox of the desk, where there is one
 
     def alert(self, code: str, subject: str, text: str, priority: str) -> None:
-        "Say it."
+        "Say it and hand it over; neither waits for a delivery."
         say(f"{priority} {code} {subject}: {text}")
+        self.taker.alert(code, subject, text, priority)
+
+    def close(self) -> None:
+        "Have the rest delivered."
+        self.outside.close()
 
 
 def describe_kill(report: dict[str, Any]) -> str:
@@ -77,10 +88,15 @@ def kill(
     from v23.kill_switch import KillSwitch
 
     who, patience = who or _user(), 86_400.0 * 30 if wait else seconds_of(seconds)
-    KillSwitch(state_dir=state).latch(reason, who)
-    report = _asked(state, "kill", who, reason=reason)
-    if report is None:
-        report = _kill_here(state, reports, exchange, reason, who, patience)
+    kill_id, tell = KillSwitch(state_dir=state).latch(reason, who), SayAlerts(state)
+    try:
+        report = _asked(state, "kill", who, reason=reason)
+        if report is None:
+            report = _kill_here(state, reports, exchange, reason, who, patience, tell)
+        elif not report.get("owner"):
+            tell.alert("KILL_SWITCH", kill_id, f"{reason}; {report['note']}", "CRITICAL")
+    finally:
+        tell.close()
     answer(report, as_json, describe_kill(report))
     if report["flat"] is not None and not no_page and not report.get("without_ledger") and not report.get("owner"):
         _page(state, reports)
@@ -119,7 +135,7 @@ def _asked(state: Path, command: str, who: str, **fields: Any) -> dict[str, Any]
     return {"kill_id": "", "flat": None, "left": {}, "note": note, "owner": True} | told | done
 
 
-def _kill_here(state: Path, reports: Path, exchange: str, reason: str, who: str, seconds: float) -> dict[str, Any]:
+def _kill_here(state: Path, reports: Path, exchange: str, reason: str, who: str, seconds: float, tell: SayAlerts) -> dict[str, Any]:
     "This process gets out: through the light client, or, for the simulated account of a state folder, through its desk."
     from v23.adapters.light_alpaca import emergency_access
 
@@ -131,7 +147,7 @@ def _kill_here(state: Path, reports: Path, exchange: str, reason: str, who: str,
     from v23.emergency import connect, kill_alone
 
     broker, clock = connect(access, exchange)
-    return kill_alone(state, broker, clock, reason, who, seconds, access.mode, SayAlerts())
+    return kill_alone(state, broker, clock, reason, who, seconds, access.mode, tell)
 
 
 def _kill_simulated(state: Path, reports: Path, reason: str, who: str, seconds: float) -> dict[str, Any]:
@@ -143,7 +159,7 @@ def _kill_simulated(state: Path, reports: Path, reason: str, who: str, seconds: 
 
     try:
         with open_existing(state, reports) as desk:
-            desk.kill.alerts = SayAlerts()
+            desk.kill.alerts = SayAlerts(state, desk.alerts)
             report = desk.kill.follow(desk.kill.activate(reason, who), seconds)
             desk.save_state()
             return report
@@ -175,7 +191,14 @@ def panic(
         typer.confirm(f"Sell everything in the account of {access.key} at {access.url}?", abort=True, err=True)
     if state.is_dir():
         KillSwitch(None, clock, None, state).latch("panic", _user())
-    told = close_everything(broker, clock, patience, say)
+    tell = SayAlerts(state)
+    try:
+        tell.alert("KILL_SWITCH", "panic", f"{_user()} has the broker close the account at {access.url}", "CRITICAL")
+        told = close_everything(broker, clock, patience, say)
+        if not told["flat"]:
+            tell.alert("KILL_PENDING", "panic", f"not flat: {', '.join(told['left']) or told['wrong'] or 'the broker was not reached'}", "CRITICAL")
+    finally:
+        tell.close()
     answer(told, as_json, describe_panic(told, access.url))
     if not told["flat"]:
         raise typer.Exit(1)

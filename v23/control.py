@@ -44,7 +44,8 @@ MAX_ANSWER = 4 * 1024 * 1024
 MAX_AGE_S = 30.0  # A request lives this long
 MAX_CLIENTS = 32  # Served at once; more wait in the backlog
 COMMANDS = (
-    "status", "heartbeat", "kill", "resume_entries", "pause_entries", "cancel_all", "deactivate_kill", "acknowledge_alert", "save", "run_job",
+    "status", "heartbeat", "kill", "resume_entries", "pause_entries", "cancel_all", "deactivate_kill", "acknowledge_alert", "acknowledge_breaker",
+    "rebase_peak", "keep_evidence", "save", "run_job",
 )  # fmt: skip
 
 # %% ../nbs/components/798_control.ipynb #59b1aec8

@@ -88,7 +88,7 @@ class QualityReport:
         for column, what in (("missing", "sessions missing inside"), ("spikes", "spikes that were undone the next day"), ("splits", "jumps that look like unadjusted splits"), ("stale", "sessions with a stale close"), ("idle", "sessions without volume")):
             names = s.index[s[column] > 0]
             if len(names):
-                told.append(f"{int(s[column].sum())} {what}, in {len(names)} symbols: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}")
+                told.append(f"{what}: {int(s[column].sum())}, in {len(names)} symbol{'' if len(names) == 1 else 's'}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}")
         if absent := [f.symbol for f in self.findings if f.kind == "no_bars"]:
             told.append(f"no bars at all of {len(absent)} symbols asked for: {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}")
         told.append(f"survivorship: {self.survivorship}; {int(s['ends'].sum())} of {len(s)} symbols end before the panel does, in {self.years:.1f} years")

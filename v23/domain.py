@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 import typing
 from typing import Any, Protocol
 
@@ -109,8 +109,11 @@ class Quote:
 
     @property
     def is_valid(self) -> bool:
-        "Both sides finite and positive, and the bid below the ask."
-        return math.isfinite(self.bid) and math.isfinite(self.ask) and 0 < self.bid < self.ask
+        "Both sides finite and positive numbers, and the bid below the ask."
+        try:
+            return 0 < self.bid < self.ask < math.inf
+        except TypeError:  # a text, or nothing
+            return False
 
     @property
     def midpoint(self) -> float:
@@ -290,16 +293,42 @@ class ActivityKind(StrEnum):
     WITHDRAWAL = "CSW"
     JOURNAL = "JNLC"
     SPLIT = "SPLIT"
+    FEE = "FEE"  # Regulatory fees, and whatever else the broker charges
+    DIVIDEND_FEE = "DIVFEE"
+    PASSED_CHARGE = "PTC"
+    DIVIDEND = "DIV"
+    DIVIDEND_LONG = "DIVCGL"
+    DIVIDEND_SHORT = "DIVCGS"
+    DIVIDEND_EXEMPT = "DIVTXEX"
+    DIVIDEND_CAPITAL = "DIVROC"
+    DIVIDEND_TAX = "DIVNRA"
+    DIVIDEND_FOREIGN_TAX = "DIVFT"
+    DIVIDEND_WITHHELD = "DIVTW"
+    CAPITAL_GAIN = "CGD"
+    INTEREST = "INT"
+    INTEREST_TAX = "INTNRA"
+    INTEREST_WITHHELD = "INTTW"
+    PASSED_REBATE = "PTR"
 
     @property
     def is_flow(self) -> bool:
         "Money that came or went without a trade: no profit and no loss."
-        return self is not ActivityKind.SPLIT
+        return self in (ActivityKind.DEPOSIT, ActivityKind.WITHDRAWAL, ActivityKind.JOURNAL)
 
+    @property
+    def is_cost(self) -> bool:
+        "Money that was charged: a loss."
+        return self in (ActivityKind.FEE, ActivityKind.DIVIDEND_FEE, ActivityKind.PASSED_CHARGE)
 
+    @property
+    def is_income(self) -> bool:
+        "Dividends and interest, and the tax kept back from them: a profit without a trade."
+        return not (self.is_flow or self.is_cost or self is ActivityKind.SPLIT)
+
+# %% ../nbs/components/00_domain.ipynb #e7e73bfc
 @dataclass(frozen=True)
 class Activity:
-    "A flow of money, or shares that became more or fewer, as the broker reports it."
+    "Money that came or went without a trade, or shares that became more or fewer, as the broker reports it."
 
     activity_id: str
     kind: ActivityKind
@@ -363,7 +392,7 @@ class Order:
         "Shares not yet filled."
         return self.quantity - self.filled_quantity
 
-    @property
+    @cached_property
     def reserved(self) -> Decimal:
         "Shares this order may still trade."
         return Decimal(0) if self.state.is_terminal else max(self.remaining, Decimal(0))

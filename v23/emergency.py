@@ -71,6 +71,7 @@ def kill_alone(
         return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; entries are off, and the process that owns the desk sells"}
     except (LedgerError, OSError, sqlite3.Error) as e:
         latch.engine = spare
+        latch.announce(kill_id, reason)
         return latch.follow(latch.flatten(kill_id), seconds) | {"not_written": [str(e)]}
     else:
         engine = ExecutionEngine(broker, ledger, clock, ExecutionSettings(), kill_gate(clock), state, mode)

@@ -47,23 +47,29 @@ class LowVolatility:
     "The names that moved least over half a year, in equal weights."
 
     name = "low volatility"
+    scoring = ("window", "settings")  # What a score depends on
 
     def __init__(self, positions: int = 50, window: int = 126, holding_sessions: int = 21, settings: StrategySettings | None = None):
         self.positions, self.window, self.holding_sessions = positions, window, holding_sessions
         self.settings = settings or StrategySettings()
         self.warmup_sessions = window + 1
 
-    def signals(self, panel: Panel, as_of: date) -> tuple[Signal, ...]:
-        "The calmest first; raises InputError when the panel lacks that session."
+    def scores(self, panel: Panel, as_of: date) -> np.ndarray:
+        "Per symbol, the calmest highest; NaN for what is not liquid. Raises InputError when the panel lacks that session."
         close = closes_before(panel, as_of, self.window + 1)
         moved = volatility(close[1:] / close[:-1] - 1)
-        return ranked(panel, as_of, np.where(liquid(panel, as_of, self.settings), -moved, np.nan), self.positions)
+        return np.where(liquid(panel, as_of, self.settings), -moved, np.nan)
+
+    def signals(self, panel: Panel, as_of: date) -> tuple[Signal, ...]:
+        "The calmest first."
+        return ranked(panel, as_of, self.scores(panel, as_of), self.positions)
 
 # %% ../nbs/components/16_example_strategies.ipynb #1546c9d2
 class TrendFollowing:
     "Time-series momentum of twelve months less one, inverse-volatility weights, scaled to a volatility target."
 
     name = "trend following"
+    scoring = ("lookback", "skip", "settings")
 
     def __init__(
         self,
@@ -78,12 +84,16 @@ class TrendFollowing:
         self.holding_sessions, self.warmup_sessions = holding_sessions, lookback + 1
         self.settings = settings or StrategySettings()
 
-    def signals(self, panel: Panel, as_of: date) -> tuple[Signal, ...]:
-        "The strongest trends per unit of volatility, rising ones only."
+    def scores(self, panel: Panel, as_of: date) -> np.ndarray:
+        "Trend per unit of volatility, of what rose and is liquid; NaN for the rest."
         close = closes_before(panel, as_of, self.lookback + 1)
         trend = close[-1 - self.skip] / close[0] - 1
         strength = trend / volatility(close[1:] / close[:-1] - 1)
-        return ranked(panel, as_of, np.where((trend > 0) & liquid(panel, as_of, self.settings), strength, np.nan), self.positions)
+        return np.where((trend > 0) & liquid(panel, as_of, self.settings), strength, np.nan)
+
+    def signals(self, panel: Panel, as_of: date) -> tuple[Signal, ...]:
+        "The strongest trends per unit of volatility, rising ones only."
+        return ranked(panel, as_of, self.scores(panel, as_of), self.positions)
 
     def weights(self, panel: Panel, as_of: date, signals: Sequence[Signal]) -> dict[str, float]:
         "Fractions of equity per symbol, at most one in all; the rest is cash."

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SEND_TOGETHER', 'UNDER_WAY', 'LOOK_BACK', 'Gate', 'KILL_NOTICED_S', 'POLL_WAITS_S', 'RESERVED', 'parent_event',
            'plan_of', 'sold_unbooked', 'OrderNotes', 'session_is_over', 'kind_of', 'settled', 'OrderDoor', 'OrderWire',
-           'OrderPoller', 'foreign_orders', 'BookKeeper', 'OrderTracker', 'adopted', 'accept_broker_books',
-           'check_intents', 'EngineParts', 'affordable', 'EngineCore', 'SendingEngine', 'WorkingEngine', 'KillEngine',
-           'ExecutionEngine', 'quality_of', 'execution_report', 'ExecutionManager', 'self_check']
+           'tell_strange', 'OrderPoller', 'foreign_orders', 'BookKeeper', 'OrderTracker', 'adopted',
+           'accept_broker_books', 'check_intents', 'EngineParts', 'affordable', 'EngineCore', 'SendingEngine',
+           'WorkingEngine', 'KillEngine', 'ExecutionEngine', 'quality_of', 'execution_report', 'ExecutionManager',
+           'self_check']
 
 # %% ../nbs/components/82_execution_engine.ipynb #47056967
 import contextlib
@@ -23,12 +24,12 @@ from typing import Any
 from .adapters.ledger import Ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_snapshot
 from v23.domain import (
-    Activity, Adjustment, Broker, BrokerOrder, ChildOrder, Clock, Decision, Fill, Order, OrderIntent, OrderPlan, OrderState, OrderType, Position, Purpose,
+    Activity, ActivityKind, Adjustment, Broker, BrokerOrder, ChildOrder, Clock, Decision, Fill, Order, OrderIntent, OrderPlan, OrderState, OrderType, Position, Purpose,
     Quote, Side, from_plain, to_plain,
 )  # fmt: skip
 from .errors import AuthLost, BrokerError, DuplicateOrder, InputError, KeysRefused, RateLimited, Rejected
 from v23.execution.order_lifecycle import (
-    ABANDON_S, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
+    ABANDON_S, BROKER_STATES, BROKER_WORKING, LOOKUP_GAP_S, intent_key, is_ours, may_abandon, may_resend, on_abandoned, on_ambiguous, on_broker_order, on_cancel_sent, on_denied, on_not_sent,
     on_rejected, on_sending, planned_order,
 )  # fmt: skip
 from .execution.order_routing import beyond_collar, plan_order
@@ -240,8 +241,19 @@ class OrderWire(OrderDoor):
 LOOK_BACK = timedelta(days=1)
 
 # %% ../nbs/components/82_execution_engine.ipynb #b1ca5e8b
+def tell_strange(wire: OrderWire, seen: Sequence[BrokerOrder], told: frozenset[str]) -> frozenset[str]:
+    "Tell a person, once, of a word for the state of an order that nobody here knows; such an order counts as working. The words told by now."
+    for b in seen:
+        if b.status not in BROKER_STATES and b.status not in BROKER_WORKING and b.status not in told:
+            told = told | {b.status}
+            wire.error("notice", "UNKNOWN_STATUS", f"{b.symbol}: the broker calls its order {b.status[:40]!r}")
+    return told
+
+# %% ../nbs/components/82_execution_engine.ipynb #41a976e4
 class OrderPoller:
     "Looks at orders that may be live, and books what was filled."
+
+    _strange: frozenset[str] = frozenset()
 
     def __init__(self, wire: OrderWire):
         self.wire, self.broker, self.ledger, self.clock = wire, wire.broker, wire.ledger, wire.clock
@@ -263,6 +275,7 @@ class OrderPoller:
             self.wire.error(kind_of(e), "POLL_FAILED", str(e))
             return False
         now = self.clock.now()
+        self._strange = tell_strange(self.wire, [seen[o.client_order_id] for o in live if o.client_order_id in seen], self._strange)
         self.wire.keep(*(on_broker_order(o, seen[o.client_order_id], now) for o in live if o.client_order_id in seen))
         for order in live:
             if order.client_order_id not in seen:
@@ -301,7 +314,7 @@ def foreign_orders(ledger: Ledger) -> tuple[BrokerOrder, ...]:
     last = ledger.last("foreign_orders")
     return from_plain(tuple[BrokerOrder, ...], last.body["orders"]) if last else ()
 
-
+# %% ../nbs/components/82_execution_engine.ipynb #9948993a
 class BookKeeper(OrderPoller):
     "Books what happened to the account besides our own orders."
 
@@ -312,12 +325,18 @@ class BookKeeper(OrderPoller):
         return (clean[-1] if clean else min(sent, default=self.clock.now())) - LOOK_BACK
 
     def book_activities(self, after: datetime) -> int:
-        "Book flows and splits the ledger has not seen; returns how many."
-        known = {e.body["activity_id"] for e in self.ledger.events("flow")} | {a.adjustment_id for a in self.ledger.adjustments()}
+        "Book flows, fees, income and splits the ledger has not seen; returns how many."
+        known = {e.body["activity_id"] for e in self.ledger.events("flow", "cash")} | {a.adjustment_id for a in self.ledger.adjustments()}
         fresh = [a for a in self.broker.activities(after) if a.activity_id not in known]
         if fresh:
-            self.ledger.record_all([("flow", a) if a.kind.is_flow else ("adjustment", self._split(a)) for a in fresh])
+            self.ledger.record_all([self._entry(a) for a in fresh])
         return len(fresh)
+
+    def _entry(self, activity: Activity) -> tuple[str, Any]:
+        "How it is written down: a flow is no profit, other cash is, a split changes shares."
+        if activity.kind is ActivityKind.SPLIT:
+            return "adjustment", self._split(activity)
+        return "flow" if activity.kind.is_flow else "cash", activity
 
     def _split(self, activity: Activity) -> Adjustment:
         "The adjustment a split stands for."

@@ -60,7 +60,7 @@ def _limits(settings: Sequence[StrategySettings]) -> np.ndarray:
 
 
 def _threads() -> int:
-    return min(4, len(os.sched_getaffinity(0)))
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _scan(panel: Panel, settings: Sequence[StrategySettings], universe: str, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,9 +129,10 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
 
     k: Any = kernels
     shape = (len(settings), len(found.rows))
-    picks, held = np.zeros((*shape, max(s.positions for s in settings)), dtype=np.int32), np.zeros(shape, dtype=np.int64)
-    strict, eligible = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+    picks = np.zeros((shape[1], shape[0], max(s.positions for s in settings)), dtype=np.int32).swapaxes(0, 1)  # As the books read them
+    held, strict, eligible = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
     codes, answers = np.empty(len(found.columns), dtype=np.uint8), np.zeros(len(found.columns), dtype=np.uint64)
+    n_strict, n_loose, judged = np.empty(shape[1], dtype=np.int64), np.empty(shape[1], dtype=np.int64), None
     bits: dict[Question, int] = {}
     for n, s in enumerate(settings):
         rules = _questions(s, found.legacy)
@@ -142,8 +143,11 @@ def choose(found: Candidates, settings: Sequence[StrategySettings]) -> Chosen:
             what, below, limit = question
             bits[question] = len(bits)
             k.ask(found.stats[what], limit, below, np.uint64(bits[question]), answers)
-        tight, loose = (np.uint64(sum(1 << bits[q] for q in rule)) for rule in rules)
-        k.choose(found.offsets, found.columns, answers, tight, loose, s.positions, s.minimum_candidates, codes, picks[n], held[n], strict[n], eligible[n])
+        if judged != rules:  # Neighbours often differ in how many they hold only
+            tight, loose = (np.uint64(sum(1 << bits[q] for q in rule)) for rule in rules)
+            k.judge(found.offsets, answers, tight, loose, codes, n_strict, n_loose)
+        judged = rules
+        k.choose(found.offsets, found.columns, codes, n_strict, n_loose, s.positions, s.minimum_candidates, picks[n], held[n], strict[n], eligible[n])
     return Chosen(picks, held, strict, eligible)
 
 # %% ../nbs/components/604_fast_backtest.ipynb #8a83dc27
@@ -165,17 +169,18 @@ def run_books(panel: Panel, rows: np.ndarray, chosen: Chosen, fill: str, account
 
     k: Any = kernels
     n, length = len(chosen.held), len(panel.sessions) - first
-    net, invested, tally, figures = np.zeros((n, length)), np.zeros((n, length)), np.zeros((n, 4)), np.empty((n, 10))
-    gross, cost, turnover = (np.zeros((n, length) if detail else (n, 1)) for _ in range(3))
+    net, invested, tally, figures = np.zeros((length, n)), np.zeros((length, n)), np.zeros((n, 4)), np.empty((n, 10))
+    gross, cost, turnover = (np.zeros((length if detail else 1, n)) for _ in range(3))
     spells = np.empty((int(chosen.held[0].sum()) if detail else 0, 5))
     gone = last_bars(panel) if terms.delisting_return else np.full(len(panel.symbols), len(panel.sessions))
     count, still = k.simulate(
         np.ascontiguousarray(panel.close), np.ascontiguousarray(panel.open), rows, 0 if fill == "close" else 1, fill == "next_open", accounting == "constant",
-        (1 + terms.cash_rate) ** (1 / 252) - 1, gone, max(1 + terms.delisting_return, 1e-9), first, chosen.picks, chosen.held,
+        (1 + terms.cash_rate) ** (1 / 252) - 1, gone, max(1 + terms.delisting_return, 1e-9), first, np.ascontiguousarray(chosen.picks.swapaxes(0, 1)), np.ascontiguousarray(chosen.held.T),
         np.array(cost_bps, dtype=float), float(terms.cost_per_share), net, invested, gross, cost, turnover, spells, tally,
     )  # fmt: skip
+    net, invested = np.ascontiguousarray(net.T), np.ascontiguousarray(invested.T)
     k.figures_of(net, invested, tally, figures)
-    return Books(net, invested, figures, (gross, cost, turnover, spells[:count], np.array(still)) if detail else ())
+    return Books(net, invested, figures, (gross.T, cost.T, turnover.T, spells[:count], np.array(still)) if detail else ())
 
 # %% ../nbs/components/604_fast_backtest.ipynb #136259b7
 def figures_of(row: np.ndarray) -> dict[str, Any]:

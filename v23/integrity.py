@@ -83,6 +83,7 @@ def shown_table(table: pd.DataFrame) -> str:
         return f"{x:.1%}" if column in PERCENT else f"{x:.2f}" if column in TWO_PLACES else f"{x:.3f}" if abs(x) < 10 else f"{x:,.1f}"
 
     text = pd.DataFrame({c: [written(str(c), x) for x in table[c]] for c in table.columns}, index=table.index).rename(columns=HEADINGS)
+    text = text.rename(index=lambda x: f"{x:g}" if isinstance(x, (float, np.floating)) else x)
     if isinstance(table.index, pd.MultiIndex):
         return text.to_html(border=0)
     text = text.rename_axis(index=None, columns=table.index.name)
@@ -215,7 +216,7 @@ def concentration(result: Holdings, best: Sequence[int] = BEST_DAYS) -> Section:
     net = result.returns.to_numpy()
     logs = np.sort(np.log1p(np.maximum(net, -0.999999)))[::-1]
     total = float(logs.sum())
-    rows = {f"without the best {n} days": math.expm1(total - float(logs[:n].sum())) for n in best if n < len(logs)}
+    rows = {f"without the best {n} days" if n > 1 else "without the best day": math.expm1(total - float(logs[:n].sum())) for n in best if n < len(logs)}
     table = pd.DataFrame({"total return": {"all days": math.expm1(total)} | rows})
     wins = np.sort(result.trades["net"].to_numpy())[::-1] if len(result.trades) else np.empty(0)
     wins = wins[wins > 0]
@@ -326,16 +327,20 @@ def parameter_plateau(
         raise InputError("no neighbouring value differs from the chosen one; at least one step of one parameter is expected")
     middle, worst = float(near.median()), table.loc[near.idxmin()]
     verdict = Verdict.FAILS if chosen <= 0 or middle <= 0 else Verdict.HOLDS if middle > 0.7 * chosen and worst["sharpe"] > 0.3 * chosen else Verdict.DOUBTFUL
-    said = f"The chosen parameters have a Sharpe ratio of {chosen:.2f}; of {len(near)} neighbours the middle one has {middle:.2f} and the worst {worst['sharpe']:.2f} ({worst['parameter']} = {worst['value']})."
+    said = f"The chosen parameters have a Sharpe ratio of {chosen:.2f}; of {len(near)} neighbours the middle one has {middle:.2f} and the worst {worst['sharpe']:.2f} ({worst['parameter']} = {_short(worst['value'])})."
     said += " There is nothing to stand on." if verdict is Verdict.FAILS else ""
     figures = {"chosen": chosen, "neighbour_median": middle, "worst": float(worst["sharpe"]), "neighbours": len(near)}
     return Section("Plateau", verdict, said, table.set_index(["parameter", "value"]), figures, lambda: _plateau_picture(table), tuple(trials))
 
 
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _plateau_picture(table: pd.DataFrame) -> Any:
     import matplotlib.pyplot as plt
 
-    labels = [f"{p} {v}".strip() for p, v in zip(table["parameter"], table["value"], strict=True)]
+    labels = [f"{p} {_short(v)}".strip() for p, v in zip(table["parameter"], table["value"], strict=True)]
     figure, axes = plt.subplots(figsize=(7, 0.8 + 0.24 * len(labels)))
     axes.barh(labels[::-1], table["sharpe"][::-1], color=["tab:blue"] * (len(labels) - 1) + ["tab:orange"])
     axes.axvline(0, color="0.5", lw=0.8)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .adapters.alert_spool import OutsideAlerts
+
 # %% ../nbs/components/943_keeper.ipynb #cabf5ba0
 def notify(text: str) -> bool:
     "Send a state like READY=1 to systemd; False when nobody listens."
@@ -135,6 +137,9 @@ class Watch:
     def _end(self, child: subprocess.Popen[bytes], why: str) -> None:
         self.log.error("ending the owner %s: %s", child.pid, why)
         self.say(f"ending the owner: {why}")
+        tell = OutsideAlerts(self.state)
+        tell.alert("DESK_SILENT", f"{self.state.name} at {time.strftime('%H:%M:%S')}", f"the owner {child.pid} is ended and started again: {why}", "CRITICAL")
+        tell.close()
         os.killpg(child.pid, signal.SIGKILL)
 
 # %% ../nbs/components/943_keeper.ipynb #1da7d843

@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from .adapters.alert_spool import OutsideAlerts
 from .adapters.ledger import Ledger
 from .adapters.ledger_files import open_ledger
 from .adapters.snapshots import crash_point, read_snapshot, write_atomic, write_snapshot
@@ -49,6 +50,15 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return True
+
+
+def _touched(path: Path) -> tuple[int, ...] | None:
+    "How a file looks from outside: another value after it was written; None when there is none, nothing when nobody can look."
+    try:
+        s = path.stat()
+    except OSError as e:
+        return None if isinstance(e, FileNotFoundError) else ()
+    return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 
 def code_of(day: date) -> str:
@@ -97,12 +107,18 @@ class KillState:
         return bool(self.pressed) or _exists(self.sentinel)
 
     def _file_says_killed(self) -> bool:
-        if not _exists(self.path):
-            return False
-        try:
-            return read_snapshot(self.path)["active"] is not False
-        except (StateError, KeyError, TypeError):
-            return True
+        "What the file says, read again when it has been touched; one that cannot be read says yes."
+        touched = _touched(self.path)
+        if not touched:
+            return touched is not None
+        if self._read is None or self._read[0] != touched:
+            try:
+                self._read = touched, read_snapshot(self.path)["active"] is not False
+            except (StateError, KeyError, TypeError):
+                return True
+        return self._read[1]
+
+    _read: tuple[tuple[int, ...], bool] | None = None  # How the file looked when it was read, and what it said
 
     @property
     def needs_resume(self) -> bool:
@@ -328,7 +344,8 @@ class KillActivation(KillSteps):
 
     def _activate_from_outside(self, reason: str, who: str) -> dict[str, Any]:
         "Latch the files first: the desk that owns the folder obeys them; then the ledger, when nobody does."
-        kill_id = self.latch(reason, who)
+        kill_id, outside = self.latch(reason, who), OutsideAlerts(self.folder)
+        self.alerts = self.alerts or outside
         try:
             with owned_ledger(self.folder, lambda path: open_ledger(path, self.clock)) as ledger:  # mended where it has to be: damage stops no kill
                 return KillSwitch(ledger, self.clock, self.engine, self.folder, alerts=self.alerts, spare=self.spare).activate(reason, who)
@@ -336,7 +353,10 @@ class KillActivation(KillSteps):
             return {"kill_id": kill_id, "flat": None, "left": {}, "note": "latched; entries are off, and the desk that runs here sells"}
         except (V23Error, OSError, sqlite3.Error) as e:
             self.engine = self.spare
+            self.announce(kill_id, reason)
             return self.flatten(kill_id) | {"not_written": [str(e)]}
+        finally:
+            outside.close()
 
 # %% ../nbs/components/805_kill_switch.ipynb #6d8b8ccd
 class KillPursuit(KillActivation):

@@ -9,8 +9,9 @@ __all__ = ['FIELDS', 'PRICES', 'COHERENCE', 'Bar', 'Finding', 'check_shape', 'Ba
 # %% ../nbs/components/10_market_data.ipynb #50cee236
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import date
 from functools import cached_property
 
@@ -80,18 +81,15 @@ class Bars:
             object.__setattr__(self, name, matrix)
 
     @cached_property
-    def _rows(self) -> dict[date, int]:
-        return {s: n for n, s in enumerate(self.sessions)}
-
-    @cached_property
     def _columns(self) -> dict[str, int]:
         return {s: n for n, s in enumerate(self.symbols)}
 
     def row(self, session: date) -> int:
         "The row of a session; raises InputError when the bars do not have it."
-        if session not in self._rows:
+        n = bisect_left(self.sessions, session) if type(session) is date else len(self.sessions)
+        if n == len(self.sessions) or self.sessions[n] != session:
             raise InputError(f"{session} is not among the bars of {self.source}, which run from {self.sessions[0]} to {self.sessions[-1]}")
-        return self._rows[session]
+        return n
 
     def column(self, symbol: str) -> int:
         "The column of a symbol; raises InputError naming it when it is unknown."
@@ -110,9 +108,10 @@ class Panel(Bars):
     sectors_as_of: date | None = None  # When the sectors were collected; None: together with the bars
 
     def _slice(self, rows: slice) -> "Panel":
-        cut = {f: getattr(self, f)[rows] for f in FIELDS}
-        sessions = self.sessions[rows]
-        return replace(self, sessions=sessions, market=self.market.loc[: pd.Timestamp(sessions[-1])], **cut)
+        sessions, part = self.sessions[rows], object.__new__(type(self))  # It was checked as a whole
+        part.__dict__.update({f.name: getattr(self, f.name) for f in fields(self)} | {f: getattr(self, f)[rows] for f in FIELDS})
+        part.__dict__.update(sessions=sessions, market=self.market.loc[: pd.Timestamp(sessions[-1])], _columns=self._columns)
+        return part
 
     def upto(self, session: date) -> "Panel":
         "The bars, VIX and index up to and including a session: all that may be known at its close."

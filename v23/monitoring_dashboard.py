@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLUSH_S', 'SEEN_IN', 'Heartbeats', 'recorded_beats', 'recorded_quality', 'errors_by_session', 'recorded_closes',
-           'metrics_of', 'recorded_summaries', 'recorded_books', 'recorded_kpis', 'DeskMetrics', 'free_bytes',
-           'DeskHealth', 'DeskReports', 'DeskMail', 'KeptDashboard', 'MonitoringDashboard', 'self_check']
+           'metrics_of', 'recorded_summaries', 'closes_with_cash', 'recorded_books', 'recorded_kpis', 'DeskMetrics',
+           'free_bytes', 'DeskHealth', 'DeskReports', 'DeskMail', 'KeptDashboard', 'MonitoringDashboard', 'self_check']
 
 # %% ../nbs/components/83_monitoring_dashboard.ipynb #7f1d1b6b
 import shutil
@@ -25,10 +25,10 @@ from .adapters.state_folder import desk_ledger, real_clock
 from .adapters.telemetry import Telemetry, ping_dead_man, prometheus_text, write_textfile
 from .control import NoOwner, ask
 from .daily_summary import draw_equity, headline, summary_html, summary_text
-from .domain import Broker, Clock, OrderState
+from .domain import ActivityKind, Broker, Clock, OrderState
 from .errors import BrokerError, InputError, StateError
 from .market_calendar import is_session, session_hours, session_of
-from .monitoring.alert_rules import Priority, channels_for
+from .monitoring.alert_rules import Priority, channels_for, make_alert
 from .monitoring.health_rules import PARTS, Beats, Part, channels_row, clock_row, disk_row, jobs_row, overall, part_row, row, uptime
 from .monitoring.metrics import ParentQuality, dashboard_metrics, parent_quality
 from .monitoring.summaries import Close, DayBooks, day_books, execution_quality, kpi_rows, metric_rows, percentiles, summaries
@@ -129,12 +129,27 @@ def recorded_summaries(ledger: Ledger) -> list[dict[str, Any]]:
     trades = ledger.remembered("trades of all", ("fill", "adjustment"), lambda: trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of))
     return summaries(closes, start, recorded_quality(ledger), trades, errors_by_session(ledger))
 
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #f406e1df
+def closes_with_cash(ledger: Ledger) -> list[dict[str, Any]]:
+    "Bodies of the closes, each with the fees and the income booked since the one before."
+    opened = next(iter(ledger.events("session_opened")), None)
+    found, fees, income = [], Decimal(0), Decimal(0)
+    for e in ledger.events("session_closed", "cash", after=opened.seq if opened else 0):
+        if e.kind == "session_closed":
+            found.append({**e.body, "fees": fees, "income": income})
+            fees = income = Decimal(0)
+        elif ActivityKind(e.body["kind"]).is_cost:
+            fees += Decimal(e.body["amount"])
+        else:
+            income += Decimal(e.body["amount"])
+    return found
+
 
 def recorded_books(ledger: Ledger) -> tuple[DayBooks, ...]:
     "Every close taken apart: realised, unrealised, flows, fees, and what is left."
     opened = next(iter(ledger.events("session_opened")), None)
-    closes, _ = recorded_closes(ledger)
-    return ledger.remembered("books of all", ("session_closed", "fill", "adjustment"), lambda: day_books(closes, Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments())) if opened else ()
+    made = lambda: day_books(closes_with_cash(ledger), Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments()) if opened else ()  # noqa: E731
+    return ledger.remembered("books of all", ("session_closed", "cash", "fill", "adjustment"), made)
 
 
 def recorded_kpis(ledger: Ledger, heartbeat_s: float) -> list[dict[str, Any]]:
@@ -309,9 +324,13 @@ class DeskMail(DeskReports):
         "A sign of life: asks the broker, visits the dead-man address, and says how long the answer took. Owner only."
         if self.beats is None:
             raise InputError("a heartbeat is made by the desk that runs; read the last one with get_metrics()")
+        before = self.record.last("heartbeats")
         answered = self.beats.beat(broker)
         if answered:
             self.saw("api_connection")
+        flushed = self.record.last("heartbeats")
+        if self.alerts is not None and flushed is not None and (before is None or flushed.seq > before.seq):
+            self.alerts.log(make_alert("HEARTBEAT", flushed.body["session"], f"{flushed.body['made']} heartbeats, {flushed.body['answered']} answered by the broker", self.clock.now()))
         visited = ping_dead_man(self.settings, healthy)
         if self.telemetry is not None:
             self.publish(self.report(), self.clock.now())

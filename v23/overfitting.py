@@ -61,7 +61,7 @@ def luck(returns: Sequence[float] | np.ndarray | pd.Series, hurdle_ann: float = 
     }  # fmt: skip
     verdict = Verdict.HOLDS if psr >= CONFIDENCE else Verdict.DOUBTFUL if psr >= 0.8 else Verdict.FAILS
     said = f"The Sharpe ratio of {m.sharpe * root:.2f} over {m.sessions / 252:.1f} years could be anything from {low:.2f} to {high:.2f}; the chance that it is really above {hurdle_ann:g} is {psr:.0%}."
-    said += f" It would take {needed / 252:.1f} years to be sure of it." if math.isfinite(needed) else " No length of record would show that it is."
+    said += f" It would take {needed / 252:.{1 if needed < 2520 else 0}f} years to be sure of it." if math.isfinite(needed) else " No length of record would show that it is."
     table = pd.DataFrame({"value": {
         "Sharpe ratio": m.sharpe * root, "95 % interval, low": low, "95 % interval, high": high, f"PSR (2012) above {hurdle_ann:g}": psr, "years of record": m.sessions / 252,
         "years needed": needed / 252, "skew": m.skew, "kurtosis": m.kurtosis, "first autocorrelation": m.rho, "HAC error over Lo's": ratio,

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['STAGES', 'VALID_DAYS', 'STAGE_SESSIONS', 'LATEST', 'SIGNED', 'Promotion', 'code_fingerprint', 'promotion_file',
            'read_promotion', 'validation_report', 'confirmation', 'promote', 'mismatches', 'require_promotion',
-           'demote', 'demotion_cause', 'next_stage', 'step_up']
+           'demote', 'demotion_cause', 'next_stage', 'Standing', 'live_sessions', 'standing', 'ask_standing', 'step_up']
 
 # %% ../nbs/components/846_promotion.ipynb #a9bfa8f5
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -44,12 +44,13 @@ class Promotion:
     scenario: str  # Row of the matrix
     verdict: str  # Of the evidence
     strategy: str
-    bars: str  # Fingerprint of where the bars come from
+    bars: str  # Digest of the bars the record was replayed with
     who: str
     at: datetime
     expires: datetime
-    acknowledged: str = ""  # What was signed although the evidence was weak
+    acknowledged: str = ""  # What was signed although the evidence was weak, or sizes come from published figures
     demoted: str = ""  # Why it was taken back; empty while it holds
+    live_report_sha256: str = ""  # Of the validation of the live record that carried it to a larger size
 
 
 def code_fingerprint() -> str:
@@ -107,6 +108,12 @@ def _refusals(report: Mapping[str, Any], size: float, ledger: Ledger, settings: 
     return found
 
 
+def _bars(report: Mapping[str, Any]) -> str:
+    "Digest of the bars of a validation; a fingerprint of where they come from for a report without."
+    bars = (report.get("dossier") or {}).get("bars")
+    return str(bars["digest"]) if bars else fingerprint(report["provenance"]["source"])
+
+
 def _recorded_terms(ledger: Ledger) -> dict[str, str]:
     opened = ledger.last("session_opened")
     return dict(opened.body.get("terms") or {}) if opened else {}
@@ -119,7 +126,7 @@ def promote(
     size: float,
     who: str,
     typed: str,  # The confirmation, as a person typed it
-    acknowledged: str = "",  # Why to go on although the evidence is below MODERATE
+    acknowledged: str = "",  # Why to go on although the evidence is below MODERATE, or sizes come from published figures
     account_id: str = "",  # The live account
     into: Path | str = "",  # State folder of the live desk, when it is another one than paper's
 ) -> Promotion:
@@ -134,6 +141,8 @@ def promote(
         weak = report["evidence"]["verdict"] not in ("MODERATE", "STRONG")
         if weak and not acknowledged.strip():
             refusals.append(f"the evidence is {report['evidence']['verdict']}: say with --acknowledge why to go on all the same")
+        if settings.sizing.kelly_basis == "published" and not acknowledged.strip():
+            refusals.append("sizes come from published figures (KELLY_BASIS), not from measured trades: say with --acknowledge why to go on all the same")
         if refusals:
             raise InputError(f"not promoted: {'; '.join(refusals)}")
         if not hmac.compare_digest(typed.strip().encode(), confirmation(size, sha256).encode()):
@@ -141,7 +150,7 @@ def promote(
         terms, now = terms_of(settings, ""), clock.now()
         p = Promotion(
             account_id, size, code_fingerprint(), terms["rules"], terms["gate"], sha256, report["matrix"]["scenario"], report["evidence"]["verdict"], strategy_of(settings).name,
-            fingerprint(report["provenance"]["source"]), who.strip(), now, now + timedelta(days=VALID_DAYS), acknowledged.strip(),
+            _bars(report), who.strip(), now, now + timedelta(days=VALID_DAYS), acknowledged.strip(),
         )  # fmt: skip
         signed = (promotion_file(state_dir).parent / LATEST).read_text(encoding="utf-8")
         _keep(ledger, state_dir, clock, p, "promoted")
@@ -221,16 +230,74 @@ def next_stage(size: float, live_sessions: int, cause: str) -> float:
     return larger[0] if larger and live_sessions >= STAGE_SESSIONS else size
 
 # %% ../nbs/components/846_promotion.ipynb #28b090bf
-def step_up(state_dir: Path | str, clock: Clock, settings: Settings, live_sessions: int, cause: str, who: str, typed: str, account_id: str) -> Promotion:
-    "Promote a live account to its next stage; raises InputError when it has not earned it."
-    p = require_promotion(state_dir, settings, clock.now(), account_id)
-    size = next_stage(p.size, live_sessions, cause)
-    if size <= p.size:
-        raise InputError(f"not promoted further: {cause or f'{live_sessions} live sessions at {p.size:.2f}, {STAGE_SESSIONS} are needed' if p.size < STAGES[-1] else 'the size is full already'}")
-    if not hmac.compare_digest(typed.strip().encode(), confirmation(size, p.report_sha256).encode()):
-        raise InputError(f"not promoted: the confirmation is wrong; type  {confirmation(size, p.report_sha256)}")
-    now = clock.now()
-    larger = replace(p, size=size, who=who.strip(), at=now, expires=now + timedelta(days=VALID_DAYS))
+@dataclass(frozen=True)
+class Standing:
+    "What a live account has to show for its next size."
+
+    size: float  # It trades at
+    next: float  # That it asks for; the same when there is none
+    sessions: int  # Closed at this size
+    causes: tuple[str, ...]  # Against more
+    report_sha256: str  # Of the validation of the live record
+
+    @property
+    def words(self) -> str:
+        "What has to be typed."
+        return confirmation(self.next, self.report_sha256)
+
+
+def live_sessions(ledger: Ledger, p: Promotion) -> list[str]:
+    "Sessions the promoted account was opened and closed in since it was promoted to its size."
+    ours = {e.body["session"] for e in ledger.events("session_opened") if e.body.get("account_id") == p.account_id and e.at > p.at}
+    return [e.body["session"] for e in ledger.events("session_closed") if e.body["session"] in ours]
+
+
+def _against(report: Mapping[str, Any], ledger: Ledger, p: Promotion, sessions: Sequence[str], margin: float) -> list[str]:
+    "What speaks against a larger size."
+    closed, evidence = ledger.last("session_closed"), report["evidence"]
+    state = BreakerState[closed.body["breaker_state"]] if closed and closed.body.get("breaker_state") else BreakerState.NORMAL
+    cause = demotion_cause(state, evidence["band_low"], evidence["band_high"], margin, report["signals"]["match"])
+    found = [] if report["valid"] else ["the live record is invalid"]
+    found += [cause] if cause else []
+    found += ["the evidence contradicts the live run"] if evidence["verdict"] == "CONTRADICTED" and not cause else []
+    found += ["a critical error is on record"] if any(c["id"] == "c07_errors" and not c["passed"] for c in report["checks"]) else []
+    stale = closed is None or not report["days"] or report["days"][-1]["session"] != closed.body["session"]
+    found += ["the report is not about the latest session; run  v23 validate  again"] if stale else []
+    short = p.size < STAGES[-1] and len(sessions) < STAGE_SESSIONS
+    return found + ([f"{len(sessions)} live sessions at {p.size:.2f}, {STAGE_SESSIONS} are needed"] if short else [])
+
+
+def standing(state_dir: Path | str, ledger: Ledger, settings: Settings, now: datetime) -> Standing:
+    "What the live account of a state folder has to show; raises SettingsError when its promotion does not hold, InputError without a validation."
+    kept = read_promotion(state_dir)
+    p = require_promotion(state_dir, settings, now, settings.texts["V23_ACCOUNT_ID"] or (kept.account_id if kept else ""))
+    report, sha256 = validation_report(state_dir)
+    sessions = live_sessions(ledger, p)
+    causes = _against(report, ledger, p, sessions, settings.validation.margin_per_year)
+    size = next_stage(p.size, len(sessions), "; ".join(causes))
+    full = [f"{p.size:.2f} is full size already"] if p.size >= STAGES[-1] else []
+    return Standing(p.size, max(size, p.size), len(sessions), tuple(causes + full), sha256)
+
+# %% ../nbs/components/846_promotion.ipynb #ef54e84e
+def ask_standing(state_dir: Path | str, clock: Clock, settings: Settings) -> Standing:
+    "What the live account of a state folder has to show, before anybody types; raises OwnedError while its desk runs."
     with desk_ledger(state_dir, clock) as ledger:
+        return standing(state_dir, ledger, settings, clock.now())
+
+
+def step_up(state_dir: Path | str, clock: Clock, settings: Settings, who: str, typed: str) -> Promotion:
+    "Promote a live account to its next size, on record; raises InputError with everything that stands against it."
+    if not who.strip():
+        raise InputError("--who is empty; the name of the person who promotes is expected")
+    with desk_ledger(state_dir, clock) as ledger:
+        now = clock.now()
+        s = standing(state_dir, ledger, settings, now)
+        if s.causes:
+            raise InputError(f"not promoted further: {'; '.join(s.causes)}")
+        if not hmac.compare_digest(typed.strip().encode(), s.words.encode()):
+            raise InputError(f"not promoted further: the confirmation is wrong; type  {s.words}")
+        p = read_promotion(state_dir)
+        assert p is not None
+        larger = replace(p, size=s.next, who=who.strip(), at=now, expires=now + timedelta(days=VALID_DAYS), live_report_sha256=s.report_sha256)
         _keep(ledger, state_dir, clock, larger, "stepped up")
     return larger

@@ -123,7 +123,7 @@ def _sieve_picture(rows: Mapping[str, int]) -> Any:
     figure, axes = plt.subplots(figsize=(8, 1.9))
     bars = axes.barh(list(rows)[::-1], list(rows.values())[::-1], color=["tab:green", "tab:blue", "0.6", "0.7", "0.8"])
     axes.bar_label(bars, padding=3)
-    axes.set(xlabel="configurations", title="What is left after each question")
+    axes.set(xlabel="configurations", title="What is left after each question", xlim=(0, 1.08 * max(rows["tried"], 1)))
     figure.tight_layout()
     return figure
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'COLOURS', 'CLAIMS', 'Shown', 'badge', 'image', 'opening', 'the_run', 'section_html', 'part', 'small_print',
-           'trials_path', 'make', 'followed', 'slug', 'research_report', 'describe_research']
+           'trials_path', 'make', 'with_breakers', 'followed', 'slug', 'research_report', 'describe_research']
 
 # %% ../nbs/components/93_research_report.ipynb #36e390e6
 import base64
@@ -15,19 +15,23 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from . import __version__
 from .adapters.bars import load_bars
 from .adapters.trial_ledger import TrialLedger
 from .bars_source import ALPACA, panel_for
+from .breaker_study import breaker_study, breakers_section
 from .errors import InputError
 from .integrity import Section, Verdict, shown_table
 from .jobs import run_job, today
 from .research import Recipe, Research, recipe_of, research
-from .settings import load_settings
+from .settings import Settings, load_settings
 from .trials import code_of
 
 # %% ../nbs/components/93_research_report.ipynb #3fd60b37
@@ -38,8 +42,8 @@ STYLE = """<style>
 .v23r .badge{display:inline-block;min-width:5.4em;text-align:center;font-size:12px;font-weight:600;letter-spacing:.04em;border-radius:4px;padding:1px 7px;margin-right:.6em;color:#fff}
 .v23r .holds{background:#15803d}.v23r .doubtful{background:#b45309}.v23r .fails{background:#b91c1c}.v23r .unknown{background:#6b7280}
 .v23r p.said{margin:.3em 0 .6em}.v23r .soft{color:#6b7280;font-size:13px}
-.v23r table{border-collapse:collapse;font-size:13px;margin:.4em 0}.v23r th,.v23r td{border:0;border-bottom:1px solid #e5e7eb;padding:3px 12px 3px 0;text-align:right}.v23r td{white-space:nowrap}.v23r .wide td{white-space:normal}
-.v23r th{font-weight:600;color:#374151}.v23r table th:first-child{text-align:left!important}.v23r img{max-width:100%}
+.v23r table{border-collapse:collapse;font-size:13px;margin:.4em 0}.v23r th,.v23r td{border:0;border-bottom:1px solid #e5e7eb;padding:3px 12px 3px 0;text-align:right}.v23r td{white-space:nowrap}.v23r .wide td,.v23r .wide th{white-space:normal;text-align:left}
+.v23r th{font-weight:600;color:#374151}.v23r table th:first-child,.v23r tbody th{text-align:left!important}.v23r img{max-width:100%}
 .v23r .strip td{text-align:left}.v23r .synthetic{background:#fef3c7;border:2px solid #b45309;padding:.5em 1em}
 </style>"""
 COLOURS = {"meaningless": "#b91c1c", "no evidence": "#b91c1c", "not enough": "#b45309", "evidence": "#15803d"}
@@ -94,6 +98,7 @@ CLAIMS = {
     "Bars": "The bars can be trusted",
     "Plateau": "It does not hang on the exact parameters",
     "Validated?": "It may be called validated",
+    "Breakers": "The breakers would have cost little",
     "Published figures": "The published figures are worth something",
 }
 
@@ -170,8 +175,21 @@ def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open
                 f.write(text + "\n")
 
     recipe: Recipe = recipe_of(strategy)
-    folder = state or tempfile.mkdtemp(prefix="v23-research-")
-    return research(panel_for(bars, seed, load_settings()), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
+    folder, settings = state or tempfile.mkdtemp(prefix="v23-research-"), load_settings()
+    told = research(panel_for(bars, seed, settings), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
+    return told if told.outcome == "meaningless" else with_breakers(told, settings, say)
+
+
+def with_breakers(told: Research, settings: Settings, say: Callable[[str], None] = lambda text: None) -> Research:
+    """The same with a section on the breakers: how often each would have fired, and what it cost or saved.
+
+    It judges the limits of the settings and not the rule, and so it changes nothing about the outcome.
+    """
+    try:
+        section = breakers_section(breaker_study(told.panel, told.recipe.strategy, settings, say=say))
+    except InputError as e:
+        section = Section("Breakers", Verdict.UNKNOWN, f"The desk cannot trade these bars: {e}.", pd.DataFrame(), {})
+    return replace(told, sections={**told.sections, section.title: section})
 
 # %% ../nbs/components/93_research_report.ipynb #23ff6dd9
 @contextmanager

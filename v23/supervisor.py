@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEP_S', 'HINT_S', 'JUMP_S', 'QUOTES_S', 'PING_S', 'RETRIES', 'RETRY_AFTER_S', 'Stopped', 'DeskClock', 'Look',
-           'SupervisorPlan', 'paused_by', 'hold_entries', 'Owner', 'Reporting', 'Pursuing', 'Seeing', 'Table',
-           'Looking', 'JobRunning', 'Working', 'RiskCommands', 'Commands', 'Supervisor', 'scenario_of',
-           'simulated_host', 'own', 'supervise', 'plan_from', 'main']
+           'SupervisorPlan', 'paused_by', 'hold_entries', 'Owner', 'Reporting', 'Planning', 'Pursuing', 'Seeing',
+           'Table', 'Looking', 'JobRunning', 'Working', 'RiskCommands', 'BreakerCommands', 'Commands', 'Supervisor',
+           'scenario_of', 'simulated_host', 'own', 'supervise', 'plan_from', 'main']
 
 # %% ../nbs/components/945_supervisor.ipynb #a9bfa8f5
 import contextlib
@@ -29,6 +29,7 @@ from .adapters.ledger import StateLock
 from .control import ControlRefused, ControlServer, Handler, Inbox
 from .desk_client import answer_call
 from .domain import Clock
+from .drills import checked, keep_drill
 from .errors import BrokerError, InputError, OwnedError, V23Error
 from .exchange_host import ExchangeConfig, ExchangeHost, opening_instant, read_config
 from .go_live import validate_desk
@@ -43,6 +44,7 @@ from .schedule import PlannedJob, check_needs, day_plan, due_jobs, missed_jobs, 
 from .settings import load_settings
 from .simulator.faults import PROFILES, Scenario, read_scenario
 from .adapters.clocks import SystemClock
+from .adapters.live_view import write_view
 from .strategy_source import strategy_of
 from .trading_desk import TradingDesk, open_desk, safe_mode
 
@@ -240,8 +242,28 @@ class Reporting(Owner):
         known = set(job_names())
         return tuple(j for j in day_plan(session, self.desk.settings) if j.name in known)
 
+# %% ../nbs/components/945_supervisor.ipynb #922c443c
+class Planning(Reporting):
+    "An owner whose plan of the day others may read."
+
+    _shown: dict[str, Any] = {}
+
+    def show_schedule(self) -> None:
+        "Each job of the day with its times and what became of it."
+        session, now = self.desk.session(), self.clock.now()
+        plan, history = self.day(session), {e["job"]: e["status"] for e in read_history(self.reports, session=session)}
+        ahead = next_job(plan, now, self.done_today(session))
+        states = {j.name: "running" if j.name == self.doing else history.get(j.name) or ("next" if j is ahead else "planned" if now <= j.until else "missed") for j in plan}
+        told = {"session": session.isoformat(), "jobs": [{"name": j.name, "at": j.at.isoformat(), "until": j.until.isoformat(), "needs": list(j.needs), "state": states[j.name]} for j in plan]}
+        if told != self._shown:
+            self._shown = told
+            try:
+                write_view(self.state / "supervisor" / "schedule.json", told, self.desk.ledger.last_seq, now)
+            except OSError as e:
+                self.log.warning("the plan of the day was not written: %s", e)
+
 # %% ../nbs/components/945_supervisor.ipynb #fe3f1782
-class Pursuing(Reporting):
+class Pursuing(Planning):
     "An owner that ends what a kill began."
 
     _pinged = float("-inf")
@@ -435,6 +457,7 @@ class JobRunning(Looking):
     def work(self, name: str, session: date, timeout_s: float, given: Mapping[str, Any] | None = None) -> str:
         "Run one job page; the error, or an empty text."
         self.doing, began = name, time.monotonic()
+        self.show_schedule()
         try:
             run_job(name, self.parameters(name, session) | dict(given or {}), self.reports, session, timeout_s=timeout_s, runner=self.runner, meanwhile=self.pump)
             error = ""
@@ -530,7 +553,33 @@ class RiskCommands(Working):
         return self.desk.kill.status()
 
 # %% ../nbs/components/945_supervisor.ipynb #36918267
-class Commands(RiskCommands):
+class BreakerCommands(RiskCommands):
+    "What a person says to the breakers, and the proof that they work."
+
+    def on_breaker(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        "Lift a breaker, or say that the price of a symbol did not split; how the breakers stand then."
+        breakers, why = self.desk.breakers, str(fields.get("reason", ""))
+        if symbol := str(fields.get("real_loss", "")):
+            breakers.judge_split(symbol, False, who, why)
+        if name := str(fields.get("breaker", "")):
+            breakers.acknowledge(name, who, why)
+        breakers.save_state()
+        return breakers.get_status()
+
+    def on_rebase(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        "Count drawdowns from the equity of now."
+        self.desk.ready(self.desk.session())
+        return self.desk.rebase_peak(who, str(fields.get("reason", "")))
+
+    def on_evidence(self, who: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        "Keep the sealed record of a drill."
+        record, receipts = checked(fields.get("record")), fields.get("receipts") or ()
+        path = keep_drill(record, self.state, self.clock, self.desk.ledger, receipts)
+        self.log.info("%s: the evidence of a %s drill by %s", who, record["name"], record["who"], extra={"facts": {"drill": record["name"], "passed": record["passed"]}})
+        return {"uri": f"drills/{path.name}"}
+
+# %% ../nbs/components/945_supervisor.ipynb #cd377a5c
+class Commands(BreakerCommands):
     "The handlers of the control channel."
 
     def handlers(self) -> dict[str, Handler]:
@@ -545,6 +594,9 @@ class Commands(RiskCommands):
             "cancel_all": later(lambda who, fields: {"canceled": self.desk.engine.cancel_all_pending(), "still_open": len(self.desk.engine.open_orders())}),
             "deactivate_kill": later(self.on_deactivate),
             "acknowledge_alert": later(self.on_acknowledge),
+            "acknowledge_breaker": later(self.on_breaker),
+            "rebase_peak": later(self.on_rebase, 30.0),
+            "keep_evidence": later(self.on_evidence, 30.0),
             "save": later(lambda who, fields: self.on_save()),
             "run_job": later(self.on_job),
             "call": later(lambda who, fields: answer_call(self.desk, fields, self.more_calls()), 600.0),
@@ -597,6 +649,7 @@ class Supervisor(Commands):
                 self.write_incidents()
                 self.look()
                 self.work_through()
+                self.show_schedule()
                 if self.is_over():
                     return f"{self.plan.sessions} sessions are over"
                 self.clock.pass_over(self.until())

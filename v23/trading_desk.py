@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_ACCOUNT_AGE_S', 'LOST_S', 'MAX_SKEW_S', 'NOTED_SKEW_S', 'SIMULATED_KEYS', 'ORDER_COLUMNS', 'equity_points',
-           'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades', 'entries_today', 'sent_per_wish',
-           'live_orders', 'sent_since', 'last_rebalance', 'rebalance_due', 'repeated_orders', 'peaks', 'last_marks',
-           'real_losses', 'loss_reading', 'start_equity', 'kelly_estimate', 'exposures', 'reference_prices', 'GateView',
-           'PurseView', 'Gate', 'is_lost', 'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState',
-           'DeskCore', 'ReadingDesk', 'TellingDesk', 'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk',
-           'DecidingDesk', 'RebalancingDesk', 'DailyDesk', 'equity_figure', 'TradingDesk', 'open_desk',
-           'open_real_desk', 'show', 'listen', 'open_existing', 'read_orders']
+           'flow_since_close', 'session_errors', 'losing_streak', 'closed_trades', 'sent_entries', 'entries_today',
+           'sent_per_wish', 'live_orders', 'unknown_orders', 'sent_since', 'last_rebalance', 'rebalance_due',
+           'repeated_orders', 'peaks', 'last_marks', 'real_losses', 'loss_reading', 'start_equity', 'kelly_estimate',
+           'exposures', 'reference_prices', 'GateView', 'PurseView', 'Standing', 'StandingView', 'Gate', 'is_lost',
+           'unreconciled', 'quarantined', 'safe_mode', 'Wiring', 'OwnedState', 'DeskCore', 'ReadingDesk', 'TellingDesk',
+           'WatchingDesk', 'ComparingDesk', 'SavingDesk', 'ReadyDesk', 'DecidingDesk', 'RebalancingDesk', 'DailyDesk',
+           'equity_figure', 'TradingDesk', 'open_desk', 'open_real_desk', 'show', 'listen', 'open_existing',
+           'read_orders']
 
 # %% ../nbs/components/85_trading_desk.ipynb #8b8fe2c1
 import math
@@ -28,7 +29,8 @@ from typing import Any
 import pandas as pd
 
 from .accounting import consecutive_losses, round_trips, trades_by_session
-from .adapters.alert_channels import open_outbox
+from .adapters.alert_channels import configured_channels, open_outbox, secret_texts
+from .adapters.alert_spool import take_in
 from .adapters.alpaca import AlpacaAPI
 from .adapters.clocks import SystemClock
 from .adapters.bars import load_bars
@@ -37,7 +39,7 @@ from .adapters.ledger_files import open_ledger
 from .adapters.live_view import LiveView
 from .adapters.order_stream import OrderStream, StreamWatch
 from .adapters.snapshots import read_envelope, read_snapshot
-from .backtest import backtest
+from .backtest_result import backtest_strategy
 from .bars_source import BarsFeed
 from .circuit_breakers import PEAK_REBASED, SPLIT_VERDICT, CircuitBreakerManager, KillSwitch
 from .desk_status import KILL_SNAPSHOT, SNAPSHOTS
@@ -45,11 +47,12 @@ from .domain import Account, BreakerState, Broker, BrokerOrder, Clock, Decision,
 from .errors import BrokerError, InputError, OwnedError, SettingsError, StateError
 from .exchange_host import ExchangeHost, read_config
 from .execution.reconciliation import Finding, FindingKind, judge
-from .execution.rebalance import DeskView, EquityPoint, Rebalance, check_weights, dry_rows, net_of_flows, plan_orders, plan_rebalance, unit_volatility
+from .execution.rebalance import DeskView, EquityPoint, Rebalance, Rebased, check_weights, dry_rows, net_of_flows, peaks_of, plan_orders, plan_rebalance, unit_volatility
 from .execution_engine import LOOK_BACK, RESERVED, ExecutionEngine, ExecutionManager, accept_broker_books, execution_report, foreign_orders, kind_of, parent_event, quality_of, sold_unbooked, untradable
 from .liquidation import EMERGENCY_FILE, BareHands, Journal
 from .market_calendar import is_session, next_session, previous_session, session_hours, session_of, sessions_between
 from .market_data import Panel
+from .monitoring.alert_rules import RULE_OF
 from .monitoring_dashboard import MonitoringDashboard
 from .position_sizer import PositionSizer
 from .promotion import demote, demotion_cause, read_promotion, require_promotion
@@ -105,10 +108,16 @@ def closed_trades(ledger: Ledger) -> tuple[tuple, ...]:
     return trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
 
 
-def entries_today(ledger: Ledger, session: date, besides: str = "") -> int:
-    "Parent entry orders of a session that were sent, one of them left out."
-    entries = ledger.remembered(f"entries of {session}", ("parent",), lambda: frozenset(p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"]))
-    return len((entries & sent_per_wish(ledger).keys()) - {besides})
+def sent_entries(ledger: Ledger, session: date) -> frozenset[str]:
+    "Parent entry orders of a session that were sent."
+    return ledger.remembered(f"sent entries of {session}", ("parent", "order"), lambda: frozenset(
+        p["intent_id"] for p in ledger.parents(session) if p["purpose"] == Purpose.ENTRY.value and not p["refused"] and p["intent_id"] in sent_per_wish(ledger)
+    ))  # fmt: skip
+
+
+def entries_today(ledger: Ledger, session: date) -> int:
+    "How many parent entry orders of a session were sent."
+    return len(sent_entries(ledger, session))
 
 # %% ../nbs/components/85_trading_desk.ipynb #e5a7564f
 def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
@@ -119,6 +128,11 @@ def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
 def live_orders(ledger: Ledger) -> tuple[Order, ...]:
     "Orders the exchange may hold now."
     return ledger.remembered("live orders", ("order",), lambda: tuple(o for o in ledger.orders() if o.state.may_be_live))
+
+
+def unknown_orders(ledger: Ledger) -> tuple[Order, ...]:
+    "Orders of which nobody knows whether they exist."
+    return ledger.remembered("unknown orders", ("order",), lambda: tuple(o for o in live_orders(ledger) if o.state is OrderState.UNKNOWN))
 
 
 def sent_since(ledger: Ledger, moment: datetime) -> int:
@@ -146,14 +160,12 @@ def repeated_orders(ledger: Ledger, session: date) -> int:
 
 def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float], began: float, flow: float) -> tuple[float, float | None]:
     "The peak drawdowns are counted from, and the one before it was rebased; all net of flows, None when that is over."
-    rebased = ledger.last(PEAK_REBASED)
-    if rebased is None:
-        return max([*levels, began]), None
-    day = date.fromisoformat(rebased.body["session"])
-    shift = flow - rebased.body["flow"] + math.fsum(p.flow for p in points if p.session >= day)
-    since = [level for p, level in zip(points, levels, strict=True) if p.session >= day]
-    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=rebased.seq))
-    return max([*since, rebased.body["equity"] + shift]), None if over else rebased.body["old_peak"] + shift
+    last = ledger.last(PEAK_REBASED)
+    if last is None:
+        return peaks_of(points, levels, began, flow, None)
+    over = any(e.body["name"] == PEAK_REBASED and not e.body["set"] for e in ledger.events("latch", after=last.seq))
+    told = last.body
+    return peaks_of(points, levels, began, flow, Rebased(date.fromisoformat(told["session"]), told["equity"], told["old_peak"], told["flow"], over))
 
 
 def last_marks(ledger: Ledger, session: date) -> tuple[dict[str, tuple[Decimal, float]], dict[str, Decimal]]:
@@ -204,11 +216,12 @@ def start_equity(ledger: Ledger, account: Account) -> float:
     return float(first.body["equity"]) if first else float(account.equity)
 
 
-def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel) -> KellyEstimate:
+def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel, strategy: Strategy) -> KellyEstimate:
     "Full Kelly on the basis the settings name, from bars or trades known so far."
     basis = settings.sizing.kelly_basis
     if basis == "backtest":
-        return kelly_for_basis(basis, backtest(panel, settings.strategy).trades["net"].tolist())
+        first = panel.sessions[min(strategy.warmup_sessions, len(panel.sessions) - 1)]
+        return kelly_for_basis(basis, backtest_strategy(panel, strategy, start=first).trades["net"].tolist())
     if basis == "trades":
         return kelly_for_basis(basis, [float(pnl / capital) for _, _, pnl, capital in closed_trades(ledger)])
     return kelly_for_basis(basis)
@@ -256,7 +269,7 @@ class GateView:
     def pauses(self, resent: str = "") -> tuple[str, ...]:
         "What stops entries besides the breakers, for a person; a parent that is sent again is not held back by itself."
         last = self.ledger.last("reconciled")
-        lost = [o.symbol for o in live_orders(self.ledger) if o.intent_id != resent and is_lost(o, self.clock.now())]
+        lost = [o.symbol for o in unknown_orders(self.ledger) if o.intent_id != resent and is_lost(o, self.clock.now())]
         reasons = (
             ("" if self.ready else "this process has not settled its orders and compared the books yet"),
             ("a kill has not been resumed from" if self.kill.needs_resume else ""),
@@ -308,8 +321,58 @@ class PurseView(GateView):
         return held
 
 # %% ../nbs/components/85_trading_desk.ipynb #8561d403
+@dataclass(frozen=True)
+class Standing:
+    "What the ledger and the last look say of the desk, whatever order asks."
+
+    seen: tuple[Any, ...]  # What it was worked out from
+    window: tuple[datetime, datetime]
+    shares: Mapping[str, Decimal]
+    marks: Mapping[str, float]
+    sectors: Mapping[str, str]
+    of_symbol: Mapping[str, Sequence[Order]]  # Orders that may be live
+    foreign: Sequence[BrokerOrder]  # Open orders of somebody else
+    of_sector: Mapping[str, Sequence[tuple[str, float]]]  # Symbols held or being bought, with their dollars
+    entries: frozenset[str]  # Parents that count as trades of the day
+    errors: Mapping[str, int]
+    streak: int
+    quarantined: frozenset[str]
+    untradable: frozenset[str]
+
+
 @dataclass
-class Gate(PurseView):
+class StandingView(PurseView):
+    "Remembers how the desk stands until something happens."
+
+    known: Standing | None = field(default=None, init=False, repr=False)
+
+    def standing(self, session: date) -> Standing:
+        "How the desk stands now."
+        seen = (self.ledger.last_seq, session, self.marks, self.positions, self.sectors, self.sectors_as_of, self.settings, self.looked_at)
+        if self.known is None or not all(a is b or (type(a) is type(b) and isinstance(a, (int, date)) and a == b) for a, b in zip(seen, self.known.seen, strict=True)):
+            self.known = self._stand(session, seen)
+        return self.known
+
+    def _stand(self, session: date, seen: tuple[Any, ...]) -> Standing:
+        live, shares, sectors = live_orders(self.ledger), self.shares(), self.known_sectors()
+        marks = reference_prices(self.ledger) | dict(self.marks or {})
+        of_symbol: dict[str, list[Order]] = {}
+        of_sector: dict[str, list[tuple[str, float]]] = {}
+        for order in live:
+            of_symbol.setdefault(order.symbol, []).append(order)
+        foreign = foreign_orders(self.ledger)
+        for symbol, value in exposures(shares, live, marks, foreign).items():
+            of_sector.setdefault(sectors.get(symbol, "UNKNOWN"), []).append((symbol, value))
+        now = self.clock.now()
+        window = session_hours(session).window(self.settings.risk) if is_session(session) else (now + timedelta(days=1),) * 2
+        return Standing(
+            seen, window, shares, marks, sectors, of_symbol, foreign, of_sector, sent_entries(self.ledger, session), session_errors(self.ledger, session), losing_streak(self.ledger),
+            quarantined(self.ledger), untradable(self.ledger),
+        )  # fmt: skip
+
+# %% ../nbs/components/85_trading_desk.ipynb #0d958a45
+@dataclass
+class Gate(StandingView):
     "Builds the context of the nine checks and asks them; the only way to an order."
 
     def __call__(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order] = ()) -> Decision:
@@ -318,37 +381,37 @@ class Gate(PurseView):
 
     def context(self, intent: OrderIntent, quote: Quote | None, batch: Sequence[Order]) -> PreTradeContext:
         "What the checks are told."
-        live = [*live_orders(self.ledger), *batch]
-        live = [o for o in live if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
-        shares = self.shares()
-        marks = reference_prices(self.ledger) | dict(self.marks or {})
-        if quote is not None and quote.is_valid:
-            marks[intent.symbol] = quote.midpoint
-        values = exposures(shares, live, marks, foreign_orders(self.ledger))
-        sectors = self.known_sectors()
-        sector = sectors.get(intent.symbol, "UNKNOWN")
-        selling = sum((o.reserved for o in live if o.symbol == intent.symbol and o.side is Side.SELL), Decimal(0))
         now = self.clock.now()
-        session = session_of(now)
-        window = session_hours(session).window(self.settings.risk) if is_session(session) else (now + timedelta(days=1),) * 2
-        errors, streak, pauses = session_errors(self.ledger, session), losing_streak(self.ledger), self.pauses(intent.intent_id)
+        here, symbol = self.standing(session_of(now)), intent.symbol
+        beside = [*here.of_symbol.get(symbol, ()), *(o for o in batch if o.symbol == symbol)]
+        beside = [o for o in beside if not (o.intent_id == intent.intent_id and o.state is OrderState.UNKNOWN)]  # a resend is not beside itself
+        mark = {symbol: quote.midpoint} if quote is not None and quote.is_valid else here.marks
+        mine = exposures({symbol: here.shares[symbol]} if symbol in here.shares else {}, beside, mark, [b for b in here.foreign if b.symbol == symbol])
+        pauses = self.pauses(intent.intent_id)
         return PreTradeContext(
-            now=now, window_start=window[0], window_end=window[1], equity=self.equity, quote=quote,
-            position_value=values.get(intent.symbol, 0.0),
-            sector_value=math.fsum(v for s, v in values.items() if sectors.get(s, "UNKNOWN") == sector),
-            quantity_available=self.available(intent.symbol, selling),
+            now=now, window_start=here.window[0], window_end=here.window[1], equity=self.equity, quote=quote,
+            position_value=mine.get(symbol, 0.0),
+            sector_value=math.fsum([*mine.values(), *self._sector_beside(here, symbol, batch)]),
+            quantity_available=self.available(symbol, sum((o.reserved for o in beside if o.side is Side.SELL), Decimal(0))),
             breaker_state=self.breakers.state,
-            entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=intent.symbol in quarantined(self.ledger) | self.frozen,
+            entries_paused=self.breakers.entries_stopped or bool(pauses), pause="; ".join(pauses), quarantined=symbol in here.quarantined or symbol in self.frozen,
             killed=self.kill.is_active, daily_loss=self.daily_loss,
-            entries_today=entries_today(self.ledger, session, intent.intent_id),
-            consecutive_losses=streak, losses_acknowledged=self.breakers.losses_acknowledged(streak),
-            execution_errors=self.breakers.errors_since_acknowledged("execution", errors["execution"]),
-            api_errors=self.breakers.errors_since_acknowledged("api", errors["api"]),
-            already_sent=any(o.intent_id == intent.intent_id for o in live),
-            tradable=intent.symbol not in untradable(self.ledger),
+            entries_today=len((here.entries | {o.intent_id for o in batch if o.purpose is Purpose.ENTRY}) - {intent.intent_id}),
+            consecutive_losses=here.streak, losses_acknowledged=self.breakers.losses_acknowledged(here.streak),
+            execution_errors=self.breakers.errors_since_acknowledged("execution", here.errors["execution"]),
+            api_errors=self.breakers.errors_since_acknowledged("api", here.errors["api"]),
+            already_sent=any(o.intent_id == intent.intent_id for o in beside),
+            tradable=symbol not in here.untradable,
             orders_last_minute=len(batch) + sent_since(self.ledger, now - timedelta(minutes=1)), times_sent=sent_per_wish(self.ledger).get(intent.intent_id, 0),
-            opposite_live=any(o.symbol == intent.symbol and o.side is not intent.side for o in live),
+            opposite_live=any(o.side is not intent.side for o in beside),
         )  # fmt: skip
+
+    def _sector_beside(self, here: Standing, symbol: str, batch: Sequence[Order]) -> list[float]:
+        "Dollars of the other names of a sector: held, in flight, and decided in this batch."
+        sector = here.sectors.get(symbol, "UNKNOWN")
+        there = [v for s, v in here.of_sector.get(sector, ()) if s != symbol]
+        bought = [o for o in batch if o.side is Side.BUY and o.symbol != symbol and here.sectors.get(o.symbol, "UNKNOWN") == sector]
+        return [*there, *(float(o.reserved) * here.marks.get(o.symbol, math.nan) for o in bought)]
 
 # %% ../nbs/components/85_trading_desk.ipynb #55f0139f
 MAX_ACCOUNT_AGE_S = 30.0  # The account may have been read this long ago before entries stop
@@ -429,6 +492,7 @@ class OwnedState:
         self.manager = ExecutionManager(self.engine)
         self.sizer = PositionSizer(self.settings, state)
         self._look_at_snapshots(state)
+        take_in(self.ledger, state, tuple(configured_channels(self.settings)), secret_texts(self.settings))
         self.alerts = open_outbox(self.ledger, self.clock, self.settings, state)
         self._closers.append(self.alerts.close)  # before the ledger
         self.kill.alerts = self.alerts
@@ -712,13 +776,16 @@ class DecidingDesk(ReadyDesk):
             ("sizing", {"session": session, **self.sizer.last, "resized": decided.resized}),
             *parents,
         ])  # fmt: skip
+        for part in decided.sizing.multipliers.parts:
+            if part.alert in RULE_OF:
+                self.engine.wire.error("notice", part.alert, part.reason)
 
     def _view(self, session: date, panel: Panel, account: Account, positions: Sequence[Position], signals: Sequence[Signal]) -> DeskView:
         "The desk at the moment of decision."
         held = {p.symbol: p.quantity for p in positions if p.quantity}
         points = equity_points(self.ledger)
         vix, age = panel.market_at("vix", panel.sessions[-1])
-        self._kelly = kelly_estimate(self.settings, self.ledger, panel)
+        self._kelly = kelly_estimate(self.settings, self.ledger, panel, self.wiring.strategy)
         reading = self.breakers.reading
         errors, streak = session_errors(self.ledger, session), losing_streak(self.ledger)
         return DeskView(

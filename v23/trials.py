@@ -72,9 +72,15 @@ def _signature(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(factory).parameters
 
 
+@lru_cache
+def _defaults(factory: Callable[..., Any]) -> Mapping[str, Any]:
+    return {n: p.default for n, p in _signature(factory).items() if p.default is not inspect.Parameter.empty}
+
+
 def all_parameters(
     factory: Callable[..., Any],  # A class or function that makes the strategy
     given: Mapping[str, Any],
+    label: str = "",  # What to call it in an error
 ) -> dict[str, Any]:
     "The given parameters and the defaults of the rest; raises InputError naming one the factory does not have."
     import difflib
@@ -83,13 +89,13 @@ def all_parameters(
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            label = getattr(factory, "__name__", type(factory).__name__)
-            raise InputError(f"{label} has no parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} ({', '.join(known)})")
-    defaults = {n: p.default for n, p in known.items() if p.default is not inspect.Parameter.empty}
+            label = label or getattr(factory, "__name__", type(factory).__name__)
+            raise InputError(f"{label} has no parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} ({', '.join(known) or 'it has none'})")
+    defaults = _defaults(factory)
     lacking = [n for n, p in known.items() if n not in given and n not in defaults and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if lacking:
         raise InputError(f"the parameter {lacking[0]!r} has no default and is not given")
-    return defaults | dict(given)
+    return {**defaults, **given}
 
 # %% ../nbs/components/604_trials.ipynb #b869a9fe
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ def canonical(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is date:  # Most of what comes here
+        return value.isoformat()
     plain = to_plain(value)
     if plain is value:
         told = " ".join(repr(value).split())

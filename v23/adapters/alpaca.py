@@ -208,7 +208,7 @@ def parse_position(data: Mapping[str, Any]) -> Position:
 
 # %% ../../nbs/components/73_alpaca.ipynb #3ab48698
 def parse_activity(data: Mapping[str, Any]) -> Activity | None:
-    "A flow or a split from an account activity; None for a kind that changes neither money nor shares without a trade."
+    "A flow, a fee, an income or a split from an account activity; None for a kind that changes neither money nor shares without a trade."
     if data.get("activity_type") not in {k.value for k in ActivityKind}:
         return None
     try:
@@ -538,7 +538,7 @@ class AlpacaAPI(AlpacaOrders):
         return tuple(found.values())
 
     def activities(self, after: datetime) -> tuple[Activity, ...]:
-        "Every flow of money and every split after an instant, oldest first."
+        "Every flow, fee, dividend and split after an instant, oldest first."
         query = {"after": after.isoformat(), "activity_types": ",".join(k.value for k in ActivityKind)}
         parsed = [parse_activity(row) for row in self._activity_rows("/account/activities", query)]
         return tuple(a for a in parsed if a is not None)

@@ -32,7 +32,7 @@ class StateLock:
 
         self.path = Path(state_dir) / name
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = open(self.path, "a+")  # noqa: SIM115  (held for the life of the owner)
+        self._file = open(self.path, "a+", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115  (held for the life of the owner)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:

@@ -27,6 +27,7 @@ from .snapshots import SCHEMA, canonical_json, read_snapshot
 from ..domain import Adjustment, Fill, Order, from_plain, to_plain
 from ..errors import StateError
 from ..monitoring.metrics import parent_quality, slippage_stats
+from ..risk.denial_codes import help_for
 from ..settings import Settings
 
 # %% ../../nbs/components/796_live_view.ipynb #9872d4c0
@@ -196,15 +197,21 @@ class DeskPicture(OrderRows):
         if line := said(kind, body):
             self.log.append({"at": at, "seq": seq, "kind": kind, "text": line})
 
+# %% ../../nbs/components/796_live_view.ipynb #b9f8c58a
+def _why(reason: str) -> str:
+    "A reason, with what helps when it is one of ours."
+    helps = help_for(reason)
+    return f"{reason} ({helps})" if helps else reason
+
 
 def said(kind: str, body: Mapping[str, Any]) -> str:
     "An event in a few words; empty for one that nobody needs to read."
     if kind == "fill":
         return f"{body['side']} {body['quantity']} {body['symbol']} filled at {body['price']}"
     if kind == "parent" and body["refused"]:
-        return f"{body['side']} {body['quantity']} {body['symbol']} refused: {body['refused']}"
+        return f"{body['side']} {body['quantity']} {body['symbol']} refused: {_why(body['refused'])}"
     if kind == "order" and body["state"] in ("rejected", "unknown", "denied", "expired"):
-        return f"{body['side']} {body['quantity']} {body['symbol']} {body['state']}{': ' if body['reason'] else ''}{body['reason']}"
+        return f"{body['side']} {body['quantity']} {body['symbol']} {body['state']}{': ' if body['reason'] else ''}{_why(body['reason'])}"
     if kind == "job":
         return f"job {body['name']} {body['status']}"
     if kind == "latch":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..adapters.alert_spool import OutsideAlerts
 from ..adapters.snapshots import write_atomic
 from ..control import ControlRefused, NoOwner, ask
 from .access import Diary, Passwords, Session, Tries
@@ -102,7 +103,10 @@ def _asked(name: str, form: Mapping[str, str], session: Session, state: Path, se
 
 
 def _kill_alone(state: Path, reason: str, why: str) -> Answer:
-    "Nobody owns the desk: latch it for whoever comes."
+    "Nobody owns the desk: latch it for whoever comes, and tell people who can start one."
+    tell = OutsideAlerts(state)
+    tell.alert("KILL_SWITCH", "dashboard", f"{reason}; nobody owns the desk, so nobody sells: start it, or run  v23 panic", "CRITICAL")
+    tell.close()
     try:
         write_atomic(state / "KILL", f"dashboard {reason}\n")
     except OSError as e:

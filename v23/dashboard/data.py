@@ -7,6 +7,7 @@ __all__ = ['MAX_FILE', 'SYMBOL', 'Read', 'StateFiles', 'kill_state', 'number', '
            'OrderReader', 'order_text', 'what_if', 'fresh', 'next_try']
 
 # %% ../../nbs/components/931_dashboard_data.ipynb #cb6c4afb
+import contextlib
 import os
 import re
 import time
@@ -72,12 +73,14 @@ class StateFiles:
     def version(self) -> str:
         "A text that changes whenever any of the files does."
         seen = []
-        for folder in (self.state, *(self.state / d for d in ("monitoring", "execution", "execution/orders", "circuit_breakers", "sizing", "paper_validation", "supervisor", "jobs"))):
+        for folder in (self.state, *(self.state / d for d in ("monitoring", "execution", "execution/orders", "circuit_breakers", "sizing", "paper_validation", "supervisor"))):
             try:
                 with os.scandir(folder) as entries:
-                    seen += [f"{e.name}{e.stat().st_mtime_ns}" for e in entries if e.is_file() and (e.name.endswith(".json") or e.name == "KILL") and not e.name.startswith(".")]
+                    seen += [f"{e.name}{e.stat().st_mtime_ns}" for e in entries if e.is_file() and (e.name.endswith(".json") or e.name == "KILL") and not e.name.startswith(".") and e.name != "heartbeat.json"]
             except OSError:
                 continue
+        with contextlib.suppress(OSError):
+            seen.append(f"audit{(self.state / 'dashboard' / 'audit.jsonl').stat().st_size}")
         return str(hash(tuple(sorted(seen))))
 
 # %% ../../nbs/components/931_dashboard_data.ipynb #18aa782c

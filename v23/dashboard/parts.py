@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'SIGNS', 'KINDS', 'PAGES', 'HTMX', 'money', 'percent', 'plain', 'bps', 'stamp', 'badge', 'table', 'panel',
-           'tile', 'tiles', 'facts', 'banner', 'svg', 'chart', 'meter', 'histogram', 'strip', 'action', 'kill_form',
-           'head', 'page', 'banners', 'no_desk']
+           'tile', 'tiles', 'lines', 'facts', 'banner', 'svg', 'chart', 'meter', 'histogram', 'strip', 'action',
+           'kill_form', 'head', 'page', 'banners', 'no_desk']
 
 # %% ../../nbs/components/933_dashboard_parts.ipynb #9618703e
 import json
@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from fasthtml.components import (
-    H2, A, Article, Aside, B, Body, Button, Caption, Dd, Dialog, Div, Dl, Dt, Footer, Form, Head, Header, Html, Input, Label, Li, Link, Main, Meta, Nav, P, Script, Section, Small, Span, Strong, Table, Tbody, Td, Th, Thead, Title, Tr, Ul,
+    H2, A, Article, Aside, B, Body, Button, Caption, Dd, Details, Dialog, Div, Dl, Dt, Footer, Form, Head, Header, Html, Input, Label, Li, Link, Main, Meta, Nav, P, Pre, Script, Section, Small, Span, Strong, Summary, Table, Tbody, Td, Th, Thead, Title, Tr, Ul,
 )  # fmt: skip
 from fasthtml.components import ft_hx, to_xml
 
@@ -65,7 +65,7 @@ SIGNS = {"ok": "✓", "warn": "▲", "bad": "✕", "mute": "○"}
 KINDS = {
     "NORMAL": "ok", "WARNING": "warn", "REDUCED": "warn", "HALTED": "bad", "EMERGENCY": "bad",
     "filled": "ok", "working": "mute", "planned": "mute", "sending": "mute", "cancel_sent": "warn", "unknown": "warn", "canceled": "mute", "expired": "mute", "abandoned": "warn",
-    "denied": "warn", "refused": "warn", "rejected": "bad", "done": "ok", "failed": "bad", "started": "mute", "pass": "ok", "fail": "bad", "problem": "bad", "critical": "bad",
+    "denied": "warn", "refused": "warn", "rejected": "bad", "done": "ok", "failed": "bad", "missed": "bad", "started": "mute", "running": "mute", "next": "ok", "late": "warn", "idle": "mute", "pass": "ok", "fail": "bad", "problem": "bad", "critical": "bad",
     "CRITICAL": "bad", "HIGH": "warn", "MEDIUM": "mute", "LOW": "mute", "target": "ok", "warning": "warn", "degraded": "warn", "stale": "warn",
 }  # fmt: skip
 
@@ -77,13 +77,13 @@ def badge(word: Any, kind: str = "", long: bool = False) -> Any:
     return Span(Span(SIGNS[kind], aria_hidden="true"), text, cls=f"badge {kind}{' long' if long else ''}")
 
 # %% ../../nbs/components/933_dashboard_parts.ipynb #309e7702
-def table(caption: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], empty: str) -> Any:
-    "Columns are (title, classes); an empty table is a sentence."
+def table(caption: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], empty: str, stack: bool = False) -> Any:
+    "Columns are (title, classes); an empty table is a sentence; on a phone a row of one that stacks is a list of its cells."
     if not rows:
         return P(empty, cls="empty")
     head = Tr(*(Th(title, scope="col", cls=cls or None) for title, cls in columns))
-    body = [Tr(*(Td(cell, cls=cls or None) for cell, (_, cls) in zip(row, columns, strict=True))) for row in rows]
-    return Div(Table(Caption(caption, hidden=True), Thead(head), Tbody(*body)), cls="scroll", tabindex="0", role="region", aria_label=caption)
+    body = [Tr(*(Td(cell, cls=cls or None, **({"data-label": title} if stack else {})) for cell, (title, cls) in zip(row, columns, strict=True))) for row in rows]
+    return Div(Table(Caption(caption, hidden=True), Thead(head), Tbody(*body)), cls="scroll stack" if stack else "scroll", tabindex="0", role="region", aria_label=caption)
 
 
 def panel(title: str, *inside: Any, width: str = "", id: str = "") -> Any:
@@ -99,6 +99,12 @@ def tile(value: Any, label: str, note: Any = "") -> Any:
 def tiles(*inside: Any) -> Any:
     "A row of numbers."
     return Div(*inside, cls="tiles")
+
+
+def lines(text: Any, most: int = 600) -> Any:
+    "The first line of a text, and the rest for whoever asks."
+    first, _, rest = str(text)[:4000].strip().partition("\n")
+    return Div(first[:most], Details(Summary("more"), Pre(rest.strip()))) if rest.strip() else first[:most]
 
 
 def facts(*pairs: tuple[str, Any]) -> Any:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OUTSIDE', 'ROUTES', 'C', 'H', 'M', 'L', 'RULES', 'RULE_OF', 'LOOKS_SECRET', 'HIDDEN', 'MAX_TITLE', 'MAX_TEXT',
            'MAX_SMS', 'DAY_S', 'BACK_OFF_S', 'DIGEST_AFTER_S', 'GIVE_UP_S', 'ESCALATE_AFTER', 'Draft', 'TRIPPED',
-           'ROUTINE_ERRORS', 'WATCHED', 'Priority', 'read_priority', 'channels_for', 'missing_channels', 'AlertRule',
-           'rule_for', 'redact', 'printable', 'one_line', 'Alert', 'make_alert', 'Told', 'tell', 'Parcel', 'back_off_s',
-           'next_parcels', 'given_up', 'escalates', 'digest_of', 'drafts_of']
+           'ROUTINE_ERRORS', 'QUIET_DENIALS', 'WATCHED', 'Priority', 'read_priority', 'channels_for',
+           'missing_channels', 'AlertRule', 'rule_for', 'redact', 'printable', 'one_line', 'Alert', 'make_alert',
+           'Told', 'tell', 'Parcel', 'back_off_s', 'next_parcels', 'given_up', 'escalates', 'digest_of', 'drafts_of']
 
 # %% ../../nbs/components/52_alert_rules.ipynb #0af2f5de
 import re
@@ -18,7 +18,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ..domain import Purpose
 from ..errors import InputError
+from ..risk.denial_codes import DenialCode, codes_of, help_for
 
 # %% ../../nbs/components/52_alert_rules.ipynb #857b0ece
 class Priority(StrEnum):
@@ -122,13 +124,15 @@ RULES += (
     AlertRule("CLOCK_SKEW", H, "our clock and the broker's differ", "stops entries above 30 s", "check the time service of this machine"),
     AlertRule("BELT_OPEN", H, "the account still allows shorting or margin", "goes on; its own checks forbid both", "switch both off on the broker's page"),
     AlertRule("LEDGER_FAILED", C, "the ledger does not take new lines", _ENTRIES_OFF + " and sends nothing that is not written down", "free the disk or mend it, then start again"),
-    AlertRule("DESK_SILENT", C, "the trading loop has shown no sign of life", "cannot act: this comes from the watch beside it", "look at the machine; at the broker's page you can close everything"),
+    AlertRule("DESK_SILENT", C, "the trading loop has shown no sign of life", "the watch beside it ended it and starts it again", "see whether it comes back with  v23 status ; at the broker's page you can close everything"),
     AlertRule("JOB_FAILED", H, "a job of the day did not finish", "kept its output and the reason", "read the report, mend the cause, run the job again"),
     AlertRule("JOB_MISSED", H, "a job of the day was not done in its time", "wrote it down and goes on; it is not done late", "look why with  v23 status , and whether the day needs it by hand"),
     AlertRule("DEMOTED", C, "the promotion to live was taken back", "wrote down why; the account is not opened for live trading again", "read  v23 validate  for the cause; only a person can promote it again"),
     AlertRule("ORDER_TROUBLE", M, "a request to the broker failed", "looks it up again; an order is never sent under a new id", "nothing is needed unless it repeats"),
     AlertRule("VIX_UNKNOWN", H, "the VIX is missing or old", "sizes as in a bear market (0.60)", "look at the bars source"),
     AlertRule("POSITION_LIMIT", H, "an entry was refused at a position or sector limit", "did not send it", "nothing is needed; it shows that the limit works"),
+    AlertRule("ORDER_DENIED", L, "a purchase was not allowed to leave", "did not send it", "what helps stands beside it; a refusal is an ordinary outcome"),
+    AlertRule("EXIT_DENIED", H, "a sale was not allowed to leave", "did not send it", "what helps stands beside it; compare with the broker's page if it repeats"),
     AlertRule("TRADE_EXECUTED", M, "orders were executed", "booked every fill", "nothing is needed"),
     AlertRule("DAILY_SUMMARY", M, "the day is closed", "compared the books and saved the state", "read it"),
     AlertRule("CHANNEL_MISSING", H, "a channel for alerts is not set up", "uses the remaining channels", "fill it in in .env (see .env.example), then  v23 alerts test"),
@@ -326,7 +330,20 @@ def _of_kill(body: Mapping[str, Any]) -> list[Draft]:
     action = body["action"]
     return [("KILL_CHANGED", action, f"{words[action]} by {body.get('who') or 'nobody named'}")] if action in words else []
 
+# %% ../../nbs/components/52_alert_rules.ipynb #4dfa54f5
+QUIET_DENIALS = (DenialCode.EXPIRED, DenialCode.CANCELED)  # A late slice, or everything was called off: told elsewhere
 
+
+def _of_denial(body: Mapping[str, Any], session: str, reason: str, detail: str) -> list[Draft]:
+    "A refused parent or a denied order, with what helps; one alert for each reason of a session."
+    codes = codes_of(reason)
+    if not codes or codes[0] in QUIET_DENIALS:
+        return []
+    full = DenialCode.POSITION_SIZE in codes or DenialCode.SECTOR in codes
+    code = "EXIT_DENIED" if body["purpose"] != Purpose.ENTRY else "POSITION_LIMIT" if full else "ORDER_DENIED"
+    return [(code, f"{session} {codes[0].value}", f"{body['side']} {body['quantity']} {body['symbol']}: {detail or reason}; what helps: {help_for(reason)}")]
+
+# %% ../../nbs/components/52_alert_rules.ipynb #9dac023b
 def drafts_of(kind: str, body: Mapping[str, Any], latched: frozenset[str] = frozenset()) -> list[Draft]:
     "What one event asks a person to know; `latched` are the breakers that were set before it."
     if kind == "error":
@@ -341,9 +358,13 @@ def drafts_of(kind: str, body: Mapping[str, Any], latched: frozenset[str] = froz
         return [("BOOKS_DIFFER", str(body.get("session", "desk")), "; ".join(body["stops"][:3]))]
     if kind == "job" and body["status"] == "failed":
         return [("JOB_FAILED", f"{body['name']} {body['session']}", str(body["result"].get("error") or "; ".join(body["result"].get("stops", ())) or "no reason given"))]
+    if kind == "parent" and body["refused"]:
+        return _of_denial(body, str(body["session"]), body["refused"], body["detail"])
+    if kind == "order" and body["state"] == "denied":
+        return _of_denial(body, str(body["release_at"])[:10], body["reason"], "")
     if kind == "rebalanced":
         return [("TRADE_EXECUTED", str(body["session"]), "the rebalance is done")]
     return []
 
 
-WATCHED = ("error", "latch", "kill", "safe_mode", "reconciled", "job", "rebalanced")
+WATCHED = ("error", "latch", "kill", "safe_mode", "reconciled", "job", "parent", "order", "rebalanced")

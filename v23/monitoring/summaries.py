@@ -74,21 +74,22 @@ class DayBooks:
     realised: Decimal
     unrealised: Decimal  # Change of what open positions are worth above their cost
     flows: Decimal  # Deposited less withdrawn
-    fees: Decimal  # Negative costs
+    fees: Decimal  # What the broker charged, negative
+    income: Decimal = Decimal(0)  # Dividends and interest, less tax kept back
 
     @property
     def unexplained(self) -> Decimal:
         "What is left over; under a cent it is the broker's rounding."
-        return self.change - self.realised - self.unrealised - self.flows - self.fees
+        return self.change - self.realised - self.unrealised - self.flows - self.fees - self.income
 
 
 def day_books(closes: Sequence[Mapping[str, Any]], start: Decimal, fills: Sequence[Fill], adjustments: Sequence[Adjustment] = ()) -> tuple[DayBooks, ...]:
-    "Every recorded close taken apart; `start` is the equity the record began with, in cash."
+    "Every recorded close, with the flow, fees and income of its day, taken apart; `start` is the equity the record began with, in cash."
     moves = [(session_of(f.at), f.quantity * f.price, Decimal(0)) for f in fills if f.side is Side.BUY]  # Session, cost of what is open, gain
     moves += [(session_of(t.closed_at), -t.entry_price * t.quantity, t.pnl) for t in round_trips(fills, adjustments)]
     moves.sort(key=lambda m: m[0], reverse=True)
     rows, cost, realised = [], Decimal(0), Decimal(0)
-    before, gained, paper, paid = start, Decimal(0), Decimal(0), Decimal(0)
+    before, gained, paper = start, Decimal(0), Decimal(0)
     for c in closes:
         session = date.fromisoformat(c["session"])
         while moves and moves[-1][0] <= session:
@@ -96,9 +97,9 @@ def day_books(closes: Sequence[Mapping[str, Any]], start: Decimal, fills: Sequen
             cost, realised = cost + opened, realised + gain
         value = sum((Decimal(p["quantity"]) * Decimal(p["price"]) for p in c["positions"].values()), Decimal(0))
         unrealised = value - cost
-        fees, equity = -Decimal(str(c.get("fees", 0))), Decimal(c["equity"])
-        rows.append(DayBooks(session, equity - before, realised - gained, unrealised - paper, Decimal(str(c.get("flow", 0))), fees - paid))
-        before, gained, paper, paid = equity, realised, unrealised, fees
+        equity, (flow, fees, income) = Decimal(c["equity"]), (Decimal(str(c.get(k, 0))) for k in ("flow", "fees", "income"))
+        rows.append(DayBooks(session, equity - before, realised - gained, unrealised - paper, flow, fees, income))
+        before, gained, paper = equity, realised, unrealised
     return tuple(rows)
 
 # %% ../../nbs/components/51_summaries.ipynb #6d3e2837

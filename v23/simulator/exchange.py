@@ -8,6 +8,7 @@ __all__ = ['ROUTES', 'JOURNAL_VERSION', 'route', 'read_journal', 'read_header', 
 
 # %% ../../nbs/components/757_simulator_exchange.ipynb #c061f263
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -115,7 +116,7 @@ def lock_file(path: Path) -> Any:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = open(path, "ab")  # noqa: SIM115  (held for the life of the exchange)
+        kept = open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115  (held for the life of the exchange)
     except OSError as e:
         raise InputError(f"the record {path} cannot be written: {e.strerror}") from None
     try:
@@ -242,7 +243,7 @@ class Exchange(JournaledAccount):
             return self._command({"method": method, "path": path, "query": dict(query), "body": body.decode("utf-8", "replace")})
 
     def flow(self, kind: str, amount: Decimal) -> None:
-        "Money comes or goes now: CSD, CSW or JNLC; raises InputError for what cannot be, or is not there."
+        "Money comes or goes now: CSD, CSW or JNLC, a FEE or INT; raises InputError for what cannot be, or is not there."
         with self.lock:
             planned = Flow(self._now, kind, Decimal(amount))
             if planned.net < 0 and self.cash + planned.net < 0:

@@ -273,7 +273,7 @@ def patch_configurations(x: SimulatedAccount, query: Query, body: bytes) -> Resp
     return respond(200, x.configurations)
 
 # %% ../../nbs/components/754_simulator_trading.ipynb #23077bf3
-GROUPS = {"TRANS": ("CSD", "CSW"), "MISC": ("JNLC", "SPLIT")}
+GROUPS = {"TRANS": ("CSD", "CSW"), "MISC": ("JNLC", "SPLIT", "FEE", "INT")}
 
 
 def list_activities(x: SimulatedAccount, query: Query, body: bytes, kind: str = "") -> Response:
@@ -340,7 +340,7 @@ def portfolio_history(x: SimulatedAccount, query: Query, body: bytes) -> Respons
     }  # fmt: skip
     wanted = {w for w in query.get("cashflow_types", "NONE").upper().split(",") if w not in ("", "NONE")}
     if wanted:
-        told["cashflow"] = {k: [_flows(x, k, s) for s, _ in rows] for k in ("CSD", "CSW", "JNLC", "DIV") if k in wanted or "ALL" in wanted}
+        told["cashflow"] = {k: [_flows(x, k, s) for s, _ in rows] for k in ("CSD", "CSW", "JNLC", "DIV", "FEE", "INT") if k in wanted or "ALL" in wanted}
     return respond(200, told)
 
 

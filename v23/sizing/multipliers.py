@@ -63,7 +63,7 @@ def regime_multiplier(vix: float | None, age_sessions: int | None) -> Multiplier
     "1.10 under VIX 18, 1.00 from 18 to 30, 0.60 above; missing, not positive or older than one session is 0.60."
     if not _known(vix) or vix <= 0 or age_sessions is None or not 0 <= age_sessions <= MAX_VIX_AGE:  # type: ignore[operator]
         seen = "missing" if not _known(vix) else f"{vix:.1f}, {age_sessions} sessions old"
-        return Multiplier("regime", 0.60, vix, f"VIX {seen}: treated as nervous", "VIX_STALE")
+        return Multiplier("regime", 0.60, vix, f"VIX {seen}: treated as nervous", "VIX_UNKNOWN")
     if vix < CALM_VIX:  # type: ignore[operator]
         return Multiplier("regime", 1.10, vix, f"VIX {vix:.1f} under {CALM_VIX:g}")
     if vix <= NERVOUS_VIX:  # type: ignore[operator]

@@ -6,8 +6,8 @@
 __all__ = ['DRILLS', 'GO_50', 'GO_25', 'INVESTIGATE', 'FIX', 'TEST', 'CONTINUE', 'CRITICAL_FILL', 'CRITICAL_SLIPPAGE', 'STRICT',
            'PUBLISHED_SELECTION', 'OPERATIONS', 'SIZE_MATCH', 'GoLiveCheck', 'exact', 'grade', 'enough', 'fill_passes',
            'slippage_passes', 'win_rate_passes', 'sharpe_passes', 'check_period', 'check_trades', 'check_fill',
-           'check_slippage', 'check_win_rate', 'check_sharpe', 'check_errors', 'check_drill', 'run_checks',
-           'GoLiveDecision', 'decide', 'strict', 'key_figures', 'Selection', 'Evidence', 'difference_band',
+           'check_slippage', 'check_win_rate', 'check_sharpe', 'check_errors', 'check_drill', 'run_checks', 'failed_of',
+           'GoLiveDecision', 'decide', 'strict', 'key_figures', 'Selection', 'Evidence', 'difference_band', 'tracking',
            'size_ratio', 'doubts', 'likelihood_ratio', 'weigh']
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #fc233e28
@@ -19,10 +19,10 @@ from typing import Any
 
 from ..monitoring.metrics import fill_rate, slippage_stats
 from ..settings import ValidationSettings
-from .record import PaperRecord, Size, day_wins, sharpe, signal_match
-from .sharpe import exact_sharpe_ci, pass_probability
+from .record import PaperRecord, Size, correlation, day_wins, sharpe, signal_match
+from .sharpe import HAC_FROM, ledoit_wolf, pass_probability, sharpe_interval
 from v23.validation.statistics import (
-    Interval, always_valid_t, clopper_pearson, exact_lower_bound, pass_probability_of_wins, proportion_sequence, yuen_test, zero_event_rate,
+    Interval, always_valid_t, clopper_pearson, exact_lower_bound, pass_probability_of_wins, proportion_sequence, volatility_interval, yuen_test, zero_event_rate,
 )  # fmt: skip
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #0a1eaa57
@@ -137,7 +137,8 @@ def check_win_rate(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     "Share of positive days, within the band around the baseline's; a day that cannot be read fails it."
     returns = record.returns()
     (wins, n), unread = day_wins(returns), sum(not math.isfinite(r) for r in returns)
-    required = f"{s.baseline_win_rate:.1%} ± {s.win_rate_band * 100:g} points of days"
+    around = f"{s.baseline_win_rate:.1%}" if 0 < s.baseline_win_rate < 1 else "the baseline's"
+    required = f"{around} ± {s.win_rate_band * 100:g} points of days"
     if not 0 < s.baseline_win_rate < 1:
         return GoLiveCheck("c05_win", "Win rate", required, "there is no baseline to compare with", n, False)
     if not n or unread:
@@ -155,20 +156,20 @@ def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     "Annualised Sharpe against a share of the baseline's."
     returns = record.returns()
     paper, n, hurdle = sharpe(returns), len(returns), s.min_sharpe_share * s.baseline_sharpe
-    required = f">= {s.min_sharpe_share:.0%} of {s.baseline_sharpe:g} = {hurdle:.3f}"
+    required = f">= {s.min_sharpe_share:.0%} of {s.baseline_sharpe:g} = {hurdle:.3f}" if math.isfinite(hurdle) else f">= {s.min_sharpe_share:.0%} of the baseline's"
     if paper is None or not (math.isfinite(hurdle) and hurdle > 0):
         return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, "not defined yet" if paper is None else "there is no baseline to compare with", n, False)
-    low, high = exact_sharpe_ci(paper, n)
+    low, high, method = sharpe_interval(returns)
     aligned, null = pass_probability(s.baseline_sharpe, n, hurdle), pass_probability(0.0, n, hurdle)
     passed = sharpe_passes(paper, s.baseline_sharpe, s.min_sharpe_share)
-    return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, f"{paper:.2f}", n, passed, low, high, "exact noncentral t 95 %", grade(low, high, hurdle, True), aligned, null, _ratio(aligned, null))
+    return GoLiveCheck("c06_sharpe", "Sharpe ratio", required, f"{paper:.2f}", n, passed, low, high, method, grade(low, high, hurdle, True), aligned, null, _ratio(aligned, null))
 
 
 def check_errors(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
     "No critical error; the interval is the rate that stays possible."
     n, count = len(record.days), record.critical_errors
     upper = zero_event_rate(n) if n and not count else None
-    return GoLiveCheck("c07_errors", "Critical errors", "0", str(count), n, count == 0 and n > 0, 0.0 if n else None, upper, "Poisson 95 % upper rate a session", ("COMPATIBLE" if count == 0 else "CONTRADICTED") if n else "NOT_MEASURED")
+    return GoLiveCheck("c07_errors", "Critical errors", "0", str(count) if n or count else "no session yet", n, count == 0 and n > 0, 0.0 if n else None, upper, "Poisson 95 % upper rate a session", "CONTRADICTED" if count else "COMPATIBLE" if n else "NOT_MEASURED")
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #1a7d8de6
 DRILLS = (("c08_breakers", "Circuit breakers tested", "breakers"), ("c09_kill", "Kill switch tested", "kill_switch"), ("c10_alerts", "Alerts working", "alerts"))
@@ -196,6 +197,11 @@ GO_50, GO_25 = "Go live with 50% position sizing", "Go live with 25% position si
 INVESTIGATE, FIX = "Investigate strategy degradation", "Fix issues, restart validation"
 TEST, CONTINUE = "Complete testing before go-live", "Continue paper trading"
 CRITICAL_FILL, CRITICAL_SLIPPAGE = 0.90, 25.0
+
+
+def failed_of(checks: Sequence[GoLiveCheck]) -> list[str]:
+    "Ids of the checks that failed, as the matrix takes them; before the first session there is no critical error to fix."
+    return [c.id for c in checks if not c.passed and not (c.id == "c07_errors" and c.evidence == "NOT_MEASURED")]
 
 
 @dataclass(frozen=True)
@@ -276,7 +282,7 @@ class Evidence:
     operations: str
     performance: str
     selection: str
-    likelihood_ratio: float | None  # P(checks 5 and 6 pass | aligned) / P(… | no edge)
+    likelihood_ratio: float | None  # P(check 6 passes | aligned) / P(… | no edge); check 5 reads the same days
     band_low: float | None  # Paper minus replay, fraction a year, any-time 95 %
     band_high: float | None
     reasons: tuple[str, ...]
@@ -293,6 +299,30 @@ def difference_band(record: PaperRecord) -> tuple[float | None, Interval | None]
     reach = always_valid_t(n) * spread / math.sqrt(n) * 252 if spread else 0.0
     return mean * 252, Interval(mean * 252 - reach, mean * 252 + reach)
 
+
+def tracking(record: PaperRecord) -> dict[str, float | None]:
+    """How closely paper follows its replay: tracking error a year with its χ² 95 % interval, correlation with Fisher's (1921), and from sixty sessions on the difference of the Sharpe ratios a year (Ledoit and Wolf 2008) with its two-sided p.
+
+    A figure is None while it cannot be known.
+    """
+    told: dict[str, float | None] = dict.fromkeys(("error", "error_low", "error_high", "correlation", "correlation_low", "correlation_high", "sharpe_difference", "sharpe_p"))
+    paper, replay = record.returns("paper"), record.returns("replay")
+    n = len(paper)
+    if n < 5 or not all(map(math.isfinite, [*paper, *replay])):
+        return told
+    d = [p - r for p, r in zip(paper, replay, strict=True)]
+    mean = math.fsum(d) / n
+    error = math.sqrt(math.fsum((x - mean) ** 2 for x in d) / (n - 1) * 252)
+    spread, rho = volatility_interval(n), correlation(paper, replay)
+    told |= {"error": error, "error_low": error * spread.low, "error_high": error * spread.high}
+    if rho is not None and abs(rho) < 1:
+        z, reach = math.atanh(rho), 1.959963984540054 / math.sqrt(n - 3)
+        told |= {"correlation": rho, "correlation_low": math.tanh(z - reach), "correlation_high": math.tanh(z + reach)}
+    if n >= HAC_FROM and rho is not None:
+        apart = ledoit_wolf(paper, replay)
+        told |= {"sharpe_difference": apart["diff"] * math.sqrt(252), "sharpe_p": apart["p_hac"] if math.isfinite(apart["p_hac"]) else None}
+    return told
+
 # %% ../../nbs/components/64_go_live_rules.ipynb #27e75b53
 OPERATIONS = ("c03_fill", "c04_slippage", "c07_errors", "c08_breakers", "c09_kill", "c10_alerts")
 SIZE_MATCH = 0.05
@@ -308,8 +338,10 @@ def doubts(record: PaperRecord, by_id: Mapping[str, GoLiveCheck]) -> list[str]:
     "Why nothing can be said yet; empty when something can."
     both, either, _ = signal_match(record.days)
     reasons = [p.detail for p in record.problems]
-    unread = sum(not math.isfinite(x) for d in record.days for x in (d.paper_equity, d.replay_equity))
-    reasons += [f"{unread} equities cannot be read"] if unread else []
+    unread = sum(not math.isfinite(d.paper_equity) for d in record.days)
+    alone = sum(math.isfinite(d.paper_equity) and not math.isfinite(d.replay_equity) for d in record.days)
+    reasons += [f"sessions whose equity cannot be read: {unread}"] if unread else []
+    reasons += [f"sessions without a replay: {alone}"] if alone else []
     missing = [by_id[i].name.lower() for i in OPERATIONS if by_id[i].evidence == "NOT_MEASURED"]
     reasons += [f"not measured: {', '.join(missing)}"] if missing else []
     open_ = [by_id[i].name.lower() for i in ("c03_fill", "c04_slippage") if by_id[i].evidence == "COMPATIBLE"]
@@ -326,11 +358,8 @@ def doubts(record: PaperRecord, by_id: Mapping[str, GoLiveCheck]) -> list[str]:
 
 
 def likelihood_ratio(by_id: Mapping[str, GoLiveCheck]) -> float | None:
-    "How much likelier checks 5 and 6 are to pass with the baseline's edge than with none, as if they were independent."
-    pair = [(by_id[i].p_pass_aligned, by_id[i].p_pass_null) for i in ("c05_win", "c06_sharpe")]
-    known = [(a, b) for a, b in pair if a is not None and b is not None]
-    null = math.prod(b for _, b in known)
-    return math.prod(a for a, _ in known) / null if len(known) == 2 and null > 0 else None
+    "How much likelier the gate is to pass with the baseline's edge than with none: the Sharpe check's ratio. The win rate of the same days adds next to nothing to it, and a product would count them twice."
+    return by_id["c06_sharpe"].lr_plus
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #cf827d1e
 def weigh(record: PaperRecord, checks: Sequence[GoLiveCheck], settings: ValidationSettings, selection: Selection = PUBLISHED_SELECTION) -> Evidence:
@@ -344,6 +373,7 @@ def weigh(record: PaperRecord, checks: Sequence[GoLiveCheck], settings: Validati
     inside = known and band is not None and -margin <= band.low and band.high <= margin
     failed = [c.name for c in contradicted if c.id in OPERATIONS]
     operations = "CONTRADICTED" if failed else "NOT DEMONSTRATED" if reasons else "DEMONSTRATED"
+    reasons += ["nothing is known of how the baseline was chosen"] if selection.verdict == "UNKNOWN" else []
     performance = "CONTRADICTED" if outside else "DEMONSTRATED" if inside else "NONE"
     if contradicted or outside:
         reasons += [f"contradicted: {', '.join(c.name.lower() for c in contradicted) or 'paper against its replay'}"]
