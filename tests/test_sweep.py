@@ -19,6 +19,7 @@ from v23.backtest import ACCOUNTINGS, FILLS, Terms
 from v23.backtest_result import backtest_strategy
 from v23.domain import Signal
 from v23.errors import InputError, StateError, V23Error
+from v23.example_strategies import LowVolatility
 from v23.search import Conditions, Evaluator, RandomSample
 from v23.settings import StrategySettings
 from v23.sweep import run_sweep
@@ -89,6 +90,23 @@ found = run_sweep(broken_panel(), space, ledger=Path(sys.argv[1]), kernel="numpy
 print(found.evaluated, flush=True)
 found.frame.to_csv(sys.argv[3], index=False, float_format="%.17g")
 """
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_scores_that_are_shared_change_no_bit_of_any_configuration(panel, workers, tmp_path, monkeypatch):
+    grid, asked, own = {"positions": [3, 6], "holding_sessions": [5, 7], "window": [20, 40]}, [], LowVolatility.scores
+
+    def counted(self, panel, as_of):
+        asked.append(as_of)
+        return own(self, panel, as_of)
+
+    monkeypatch.setattr(LowVolatility, "scores", counted)
+    shared = run_sweep(panel, grid, LowVolatility, ledger=tmp_path / "shared.jsonl", workers=workers)
+    once = len(asked)
+    monkeypatch.setattr("v23.search.scoring_of", lambda factory: None)
+    alone = run_sweep(panel, grid, LowVolatility, ledger=tmp_path / "alone.jsonl")
+    assert shared.frame.equals(alone.frame) and shared.trials.returns().equals(alone.trials.returns())
+    assert workers > 1 or 0 < once < 0.7 * (len(asked) - once)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

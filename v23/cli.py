@@ -524,11 +524,14 @@ def orders(state: StateOption = STATE, session: Annotated[str, typer.Option("--s
 
     Example:  v23 orders --open
     """
+    from v23.control import is_owned
     from v23.trading_desk import read_orders
 
     rows = read_orders(state, parse_day(session, "--session"), live)
     lines = [f"{r['session']}  {r['symbol']:<8} {r['side']:<4} {r['purpose']:<6} {r['quantity']:>8} {r['order_type']:<7} {r['state']:<10} {r['filled_quantity']:>8} filled  {r['reason']}" for r in rows]
-    answer({"orders": rows}, as_json, "\n".join(lines) or "no orders")
+    only_open = not live and is_owned(state)
+    said = ["a process owns the desk and its ledger: these are the orders that may still trade, of its last snapshot"] if only_open else []
+    answer({"orders": rows, "only_open": live or only_open}, as_json, "\n".join([*said, *(lines or ["no orders"])]))
 
 
 @app.command()

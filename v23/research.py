@@ -94,7 +94,8 @@ def data_section(quality: QualityReport) -> Section:
     splits = int(s["splits"].sum())
     verdict = Verdict.DOUBTFUL if splits and not quality.synthetic else Verdict.HOLDS
     said = f"{splits} jumps look like splits nobody adjusted for." if splits else "Nothing that would make the figures meaningless."
-    return Section("Bars", verdict, f"{said} {'; '.join(quality.sentences()[1:-1][:3])}".strip(), table, {n: int(s[n].sum()) for n in ("missing", "spikes", "splits", "stale", "idle")})
+    odd = "; ".join(quality.sentences()[1:-1][:3])
+    return Section("Bars", verdict, f"{said} {odd[:1].upper()}{odd[1:]}".strip(), table, {n: int(s[n].sum()) for n in ("missing", "spikes", "splits", "stale", "idle")})
 
 
 def sieve(trials: Trials, market: float, passed: bool) -> Section:
