@@ -105,6 +105,7 @@ def plan_of(wanted, decided=100.0):
     return [replace(BUY if side is Side.BUY else SELL, intent_id=f"{symbol}{side}", symbol=symbol, quantity=shares, reference_price=decided, sector=SECTORS.get(symbol, "UNKNOWN")) for symbol, side, shares in wanted]
 
 
+@example(wanted=[("S0", Side.BUY, Decimal(1))], seen={}, held={}, common={"entries_today": None}, unpaid=set())
 @given(wanted=rows, seen=st.dictionaries(st.sampled_from(SYMBOLS), quotes), held=st.dictionaries(st.sampled_from(SYMBOLS), st.sampled_from([0.0, 4_000.0, 5_000.0, math.nan])), common=odd, unpaid=st.sets(st.sampled_from(SYMBOLS), max_size=1))
 def test_a_plan_is_decided_at_once_as_it_is_one_by_one(wanted, seen, held, common, unpaid):
     book = {s: Quote(s, 99.99, 100.01, NOW) for s in SYMBOLS} | {s: Quote(s, bid, ask, NOW - timedelta(seconds=age)) for s, (bid, ask, age) in seen.items()}

@@ -59,11 +59,11 @@ class Batch:
         total = 0.0
         for s in there:
             total += self.values.get(s, 0.0) + reserved.get(s, 0.0)
-        twins = [o for o in before if o.symbol == symbol]
+        twins, entries = [o for o in before if o.symbol == symbol], sum(o.purpose is Purpose.ENTRY for o in before)
         return replace(
             self.common, quote=self.quotes.get(symbol), position_value=self.values.get(symbol, 0.0) + reserved.get(symbol, 0.0), sector_value=total,
             quantity_available=self.available.get(symbol, Decimal(0)), quarantined=symbol in self.quarantined,
-            entries_today=self.common.entries_today + sum(o.purpose is Purpose.ENTRY for o in before),
+            entries_today=self.common.entries_today + entries if entries else self.common.entries_today,  # an unreadable count is for its check to refuse
             already_sent=self.common.already_sent or any(o.intent_id == intent.intent_id for o in twins),
             opposite_live=self.common.opposite_live or any(o.side is not intent.side for o in twins),
         )  # fmt: skip
