@@ -130,17 +130,22 @@ class DeskReader(StateFiles):
         return [r.problem for r in map(self.read, names) if r.problem]
 
     def positions(self) -> list[dict[str, Any]]:
-        "One row per symbol held, with value and share of equity; prices are those the desk saw last."
+        "One row per symbol held, with value and share of equity; where the books differ the larger holding counts, as at the gate."
         live = self.live
         seen = {p["symbol"]: p for p in live.get("seen", {}).get("positions", [])}
         equity, sectors = self.equity(), self.sectors()
+        held = dict(live.get("shares", {}))
+        for symbol in set((live.get("reconciled") or {}).get("quarantined") or []) & seen.keys():
+            theirs = seen[symbol].get("quantity")
+            held[symbol] = max(held.get(symbol, theirs), theirs, key=lambda q: number(q) or 0.0)
         rows = []
-        for symbol, shares in sorted(live.get("shares", {}).items()):
+        for symbol, shares in sorted(held.items()):
             at_broker = seen.get(symbol, {})
             price = number(at_broker.get("current_price")) or number(live.get("marks", {}).get(symbol))
             quantity, cost = number(shares) or 0.0, number(at_broker.get("avg_entry_price"))
             value = quantity * price if price is not None else None
-            agrees = None if not at_broker else Decimal(str(at_broker.get("quantity"))) == Decimal(str(shares))
+            booked = live.get("shares", {}).get(symbol)
+            agrees = None if not at_broker else booked is not None and Decimal(str(at_broker.get("quantity"))) == Decimal(str(booked))
             rows.append({
                 "symbol": symbol, "shares": shares, "price": price, "cost": cost, "value": value, "weight": value / equity if value is not None and equity else None,
                 "pnl": quantity * (price - cost) if price is not None and cost else None, "sector": sectors.get(symbol, "UNKNOWN"), "agrees": agrees,
