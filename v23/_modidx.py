@@ -2877,6 +2877,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'v23.reports.known_of': ('components/reports.html#known_of', 'v23/reports.py'),
                              'v23.reports.largest_names': ('components/reports.html#largest_names', 'v23/reports.py'),
                              'v23.reports.odds_of': ('components/reports.html#odds_of', 'v23/reports.py'),
+                             'v23.reports.paired_band': ('components/reports.html#paired_band', 'v23/reports.py'),
                              'v23.reports.remote_resources': ('components/reports.html#remote_resources', 'v23/reports.py'),
                              'v23.reports.sessions_needed': ('components/reports.html#sessions_needed', 'v23/reports.py'),
                              'v23.reports.sessions_until_informative': ( 'components/reports.html#sessions_until_informative',

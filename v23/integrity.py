@@ -258,7 +258,7 @@ def index_returns(panel: Panel) -> pd.Series | None:
 
 
 def regression(y: np.ndarray, x: np.ndarray) -> dict[str, float]:
-    "Alpha per observation and beta of y on x, with Newey-West t values (lags ⌊4(n/100)^(2/9)⌋) and R²."
+    "Alpha per observation and beta of y on x, R², and t values of Newey and West (1987) with lags ⌊4(n/100)^(2/9)⌋ (the same, 1994)."
     n, z = len(y), np.column_stack([np.ones(len(x)), x])
     coefficients = np.linalg.lstsq(z, y, rcond=None)[0]
     rest = y - z @ coefficients

@@ -49,7 +49,7 @@ def moments(returns: Sequence[float] | np.ndarray | pd.Series) -> Moments:
 
 
 def luck(returns: Sequence[float] | np.ndarray | pd.Series, hurdle_ann: float = 0.0) -> Section:
-    "PSR against an annualised hurdle, the exact interval, and the minimum track record, as if nothing had been selected."
+    "PSR and minimum track record against an annualised hurdle (Bailey and López de Prado, 2012) and the exact interval, as if nothing had been selected."
     m, root = moments(returns), math.sqrt(sr.SESSIONS_PER_YEAR)
     psr = sr.psr_2012(m.sharpe, m.sessions, hurdle_ann / root, m.skew, m.kurtosis)
     needed = sr.min_track_record(m.sharpe, hurdle_ann / root, m.skew, m.kurtosis, CONFIDENCE)
@@ -74,7 +74,7 @@ NO_LEDGER = "There is no record of what was tried. The best of an unknown number
 
 
 def deflation(returns: Sequence[float] | np.ndarray | pd.Series, trials: Trials | None) -> Section:
-    "The deflated Sharpe ratio from the trials the returns were chosen from; UNKNOWN without a record of them."
+    "The deflated Sharpe ratio (Bailey and López de Prado, 2014) from the trials the returns were chosen from; UNKNOWN without a record of them."
     m, root = moments(returns), math.sqrt(sr.SESSIONS_PER_YEAR)
     chance = 1 / m.sessions
     table = pd.DataFrame(
@@ -142,7 +142,7 @@ def _half_sharpes(picks: np.ndarray, sums: np.ndarray, squares: np.ndarray, rows
 
 
 def cscv(returns: pd.DataFrame | np.ndarray, blocks: int = BLOCKS) -> Cscv:
-    "Combinatorially symmetric cross-validation of a matrix of daily returns, sessions × trials; raises InputError for what cannot be split."
+    "Combinatorially symmetric cross-validation (Bailey, Borwein, López de Prado and Zhu, 2017) of daily returns, sessions × trials; raises InputError for what cannot be split."
     matrix = np.asarray(returns, float)
     if matrix.ndim != 2 or matrix.shape[1] < 2 or not np.isfinite(matrix).all():
         raise InputError(f"returns of shape {matrix.shape}, {int(np.count_nonzero(~np.isfinite(matrix)))} values not finite; a finite matrix of sessions × at least 2 trials is expected")
@@ -172,7 +172,7 @@ def _split_chunk(splits: np.ndarray, sums: np.ndarray, squares: np.ndarray, rows
 
 # %% ../nbs/components/621_overfitting.ipynb #69df9d35
 def overfitting(trials: Trials | pd.DataFrame | np.ndarray | None, blocks: int = BLOCKS) -> Section:
-    "The probability of backtest overfitting of choosing among these trials; UNKNOWN without their returns."
+    "The probability of backtest overfitting (Bailey, Borwein, López de Prado and Zhu, 2017) of choosing among these trials; UNKNOWN without their returns."
     title = "Choosing"
     if trials is None or (isinstance(trials, Trials) and trials.n < 2):
         return Section(title, Verdict.UNKNOWN, NO_LEDGER if trials is None else "One trial is on record; nothing was chosen.", pd.DataFrame(), {"pbo": None})
@@ -205,7 +205,7 @@ def _choosing_picture(found: Cscv) -> Any:
 
 # %% ../nbs/components/621_overfitting.ipynb #94bbdcb0
 def stationary_weights(rng: np.random.Generator, length: int, block: float, times: int) -> np.ndarray:
-    "How often each row is drawn, (times, length), by the stationary bootstrap with this mean block length."
+    "How often each row is drawn, (times, length), by the stationary bootstrap (Politis and Romano, 1994) with this mean block length."
     index = np.empty((length, times), dtype=np.int64)
     index[0] = rng.integers(0, length, times)
     fresh, start = rng.random((length, times)) < 1 / block, rng.integers(0, length, (length, times))
@@ -257,7 +257,7 @@ def spa(returns: pd.DataFrame | np.ndarray, benchmark: np.ndarray | float = 0.0,
 
 # %% ../nbs/components/621_overfitting.ipynb #f0bd7911
 def superiority(trials: Trials | pd.DataFrame | None, benchmarks: dict[str, pd.Series | float], seed: int = 7) -> Section:
-    "SPA of the best trial against each benchmark; UNKNOWN without the trials' returns."
+    "SPA (Hansen, 2005) of the best trial against each benchmark; UNKNOWN without the trials' returns."
     if trials is None or (isinstance(trials, Trials) and not trials.n):
         return Section("Better than nothing", Verdict.UNKNOWN, NO_LEDGER, pd.DataFrame(), {})
     matrix = trials.returns() if isinstance(trials, Trials) else trials

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INK', 'BLUE', 'ORANGE', 'RED', 'GREEN', 'PICTURES', 'STYLE', 'HEAD', 'CHECKS', 'PANELS', 'FOOT', 'PROOF',
-           'equity_picture', 'difference_picture', 'cone_picture', 'signals_picture', 'slippage_picture',
+           'equity_picture', 'paired_band', 'difference_picture', 'cone_picture', 'signals_picture', 'slippage_picture',
            'waterfall_picture', 'sharpe_hurdle', 'sharpe_picture', 'wins_picture', 'sessions_needed',
            'sessions_until_informative', 'odds_of', 'known_of', 'largest_names', 'go_live_html', 'remote_resources',
            'summary_markdown']
@@ -74,30 +74,36 @@ def equity_picture(report: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def difference_picture(report: Mapping[str, Any]) -> str:
-    "Cumulative paper minus replay in bps, its any-time band, and what a drift of the margin a year would be."
+def paired_band(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    "Cumulative paper minus replay and the half-width of its any-time 95 % band after each session, in bps; NaN where there is no band yet."
     from v23.validation.statistics import always_valid_t
 
-    days, margin = _sessions(report), report["gate"]["margin_per_year"]
     steps = [(p - r) * 1e4 for p, r in zip(_returns(report, "paper"), _returns(report, "replay"), strict=True)]
+    gaps, reach = [], []
+    for n in range(1, len(steps) + 1):
+        mean = sum(steps[:n]) / n
+        spread = math.sqrt(sum((s - mean) ** 2 for s in steps[:n]) / (n - 1)) if n > 1 else math.inf
+        wide = always_valid_t(n) * spread * math.sqrt(n) if n > 2 else math.inf
+        gaps.append(mean * n)
+        reach.append(wide if math.isfinite(wide) else math.nan)
+    return gaps, reach
+
+
+def difference_picture(report: Mapping[str, Any]) -> str:
+    "Cumulative paper minus replay in bps, its any-time band, and what a drift of the margin a year would be."
+    days, margin = _sessions(report), report["gate"]["margin_per_year"]
+    gaps, reach = paired_band(report)
 
     def draw(axes: Any) -> None:
         axes.axhline(0, color=INK, lw=0.8)
-        gaps, low, high = [], [], []
-        for n in range(1, len(steps) + 1):
-            mean = sum(steps[:n]) / n
-            spread = math.sqrt(sum((s - mean) ** 2 for s in steps[:n]) / (n - 1)) if n > 1 else math.inf
-            reach = always_valid_t(n) * spread * math.sqrt(n) if n > 2 else math.inf
-            gaps.append(mean * n)
-            low.append(gaps[-1] - reach if math.isfinite(reach) else math.nan)
-            high.append(gaps[-1] + reach if math.isfinite(reach) else math.nan)
-        drift = [margin / 252 * 1e4 * n for n in range(1, len(steps) + 1)]
+        drift = [margin / 252 * 1e4 * n for n in range(1, len(gaps) + 1)]
+        low, high = ([g + sign * r for g, r in zip(gaps, reach, strict=True)] for sign in (-1, 1))
         axes.fill_between(range(len(days)), low, high, color=BLUE, alpha=0.15, lw=0, label="any-time 95 % band")
         axes.plot(range(len(days)), drift, color=RED, lw=0.8, ls="--", label=f"±{margin:.0%} a year")
         axes.plot(range(len(days)), [-x for x in drift], color=RED, lw=0.8, ls="--")
         axes.plot(range(len(days)), gaps, color=BLUE, marker="o", ms=2.5)
-        reach = max([abs(g) for g in gaps if math.isfinite(g)] + [drift[-1] if drift else 0.0]) * 3 + 5
-        axes.set(ylabel="paper - replay, bps", ylim=(-reach, reach))
+        most = max([abs(g) for g in gaps if math.isfinite(g)] + [drift[-1] if drift else 0.0]) * 3 + 5
+        axes.set(ylabel="paper - replay, bps", ylim=(-most, most))
         axes.legend(frameon=False, labelcolor=INK)
         _sparse(axes, days)
 
@@ -105,8 +111,10 @@ def difference_picture(report: Mapping[str, Any]) -> str:
 
 # %% ../nbs/components/90_reports.ipynb #a05e9857
 def cone_picture(report: Mapping[str, Any]) -> str:
-    "Paper's return in the cone of a run like the baseline."
-    cone, moves, days = report["cone"], _returns(report, "paper"), _sessions(report)
+    "Paper's return in the cone of a run like the baseline, and, at the same scale, in the paired band around its replay."
+    cone, days = report["cone"], _sessions(report)
+    paper, replay = ((np.cumprod([1 + x for x in _returns(report, which)]) - 1) * 100 for which in ("paper", "replay"))
+    reach = np.array(paired_band(report)[1]) / 100  # bps to percent
 
     def draw(axes: Any) -> None:
         if cone:
@@ -115,8 +123,8 @@ def cone_picture(report: Mapping[str, Any]) -> str:
             axes.fill_between(at, low, high, color=ORANGE, alpha=0.12, lw=0, label="95 % of runs")
             axes.fill_between(at, lower, upper, color=ORANGE, alpha=0.2, lw=0, label="50 % of runs")
             axes.plot(at, middle, color=ORANGE, lw=1, ls="--")
-        path = np.cumprod([1 + x for x in moves]) - 1
-        axes.plot(range(len(days)), path * 100, color=BLUE, marker="o", ms=2.5, label="paper")
+        axes.fill_between(range(len(days)), replay - reach, replay + reach, color=BLUE, alpha=0.35, lw=0, label="replay ± paired 95 % band")
+        axes.plot(range(len(days)), paper, color=BLUE, marker="o", ms=2.5, label="paper")
         axes.legend(frameon=False, labelcolor=INK)
         axes.axhline(0, color=INK, lw=0.8)
         axes.set(ylabel="return, %")
@@ -290,7 +298,7 @@ PANELS = """<h2>Does paper behave like the same rules on the same days?</h2><div
 <div class="card" id="slippage"><h3>Slippage</h3>{{ slippage }}{% if r.execution.optimism and r.execution.optimism.n %}<p class="soft small">Paper charged {{ "%.1f"|format(r.execution.optimism.paper_bps) }} bps; the square-root law puts the same {{ r.execution.optimism.n }} orders at {{ "%.1f"|format(r.execution.optimism.modelled_bps) }} bps, {{ "%+.2f"|format(r.execution.optimism.dollars) }} $ more for this record. An estimate: paper measures neither impact nor the queue.</p>{% endif %}</div>
 <div class="card"><h3>Signals</h3>{{ signal_days }}<p class="small">{% if r.signals.match is not none %}<b>{{ "%.1f"|format(r.signals.match * 100) }} %</b> of {{ r.signals.names }} names agree; {{ r.signals.different_days|length }} rebalance days differ{% if r.signals.different_days %}, the first on {{ r.signals.different_days[0] }}{% endif %}.{% if r.signals.rank_correlation is not none %} Rank correlation of the lists {{ "%.3f"|format(r.signals.rank_correlation) }} (Kendall).{% endif %}{% if r.signals.orders[1] %} {{ r.signals.orders[0] }} of {{ r.signals.orders[1] }} orders are in both, by session, name and side.{% endif %}{% if r.signals.size_ratio is not none %} Sizes: {{ "%.3f"|format(r.signals.size_ratio) }} times the replay's.{% endif %}{% else %}There was no rebalance day yet.{% endif %}</p></div></div>
 <h2>Does it look like the baseline? (it would take years to say)</h2><div class="grid">
-<div class="card"><h3>The cone of {{ "the baseline" if r.baseline else "the backtest" }}</h3>{{ cone }}<p class="soft small">{% if r.cone %}Blocks of {{ r.cone.shape }} backtested days at paper's own volatility, for a Sharpe ratio of {{ "%.2f"|format(r.cone.sharpe) }} with the error of the {{ r.cone.sessions }} sessions it was measured on.{% else %}There are too few days to draw it.{% endif %}{% if power is not none %} After {{ r.days|length }} sessions a fall of the Sharpe ratio by 30 % is noticed {{ "%.0f"|format(power * 100) }} times in a hundred, 5 of them by chance.{% endif %}</p></div>
+<div class="card"><h3>The cone of {{ "the baseline" if r.baseline else "the backtest" }}</h3>{{ cone }}<p class="soft small">{% if r.cone %}Blocks of {{ r.cone.shape }} backtested days at paper's own volatility, for a Sharpe ratio of {{ "%.2f"|format(r.cone.sharpe) }} with the error of the {{ r.cone.sessions }} sessions it was measured on.{% else %}There are too few days to draw it.{% endif %} The narrow band is how closely paper is known to follow its replay, at the same scale: what this record can judge, beside what it cannot.{% if power is not none %} After {{ r.days|length }} sessions a fall of the Sharpe ratio by 30 % is noticed {{ "%.0f"|format(power * 100) }} times in a hundred, 5 of them by chance.{% endif %}</p></div>
 <div class="card" id="sharpe"><h3>Sharpe ratio so far</h3>{{ running_sharpe }}<p class="soft small">{% if informative %}Not informative before session {{ informative }}: until then a strategy without any edge passes a fifth as often or more.{% endif %}{% if r.sharpe.rho1 is not none %} First autocorrelation of the days {{ "%+.2f"|format(r.sharpe.rho1) }}{% if r.sharpe.hac_ratio is not none %}, HAC error {{ "%.2f"|format(r.sharpe.hac_ratio) }} times the one of independent days; block bootstrap {{ "%.2f"|format(r.sharpe.bootstrap_low) }} to {{ "%.2f"|format(r.sharpe.bootstrap_high) }}{% else %}; HAC error and block bootstrap from session 60 on{% endif %}.{% endif %}</p></div>
 <div class="card" id="days"><h3>Positive days so far</h3>{{ running_wins }}<p class="soft small">The gate counts days, as the baseline does. Per trade, paper won {{ r.per_trade.paper_wins }} of {{ r.per_trade.paper_trades }}{% if r.per_trade.backtest_win_rate is not none %}; the same rule on all bars at hand won {{ "%.1f"|format(r.per_trade.backtest_win_rate * 100) }} % of {{ r.per_trade.backtest_trades }}{% endif %}.</p></div>
 <div class="card" id="orders"><h3>Orders that were not filled</h3>{% if r.execution.missed %}<table class="small"><tr><th>session</th><th>name</th><th>side</th><th class="num">filled</th></tr>{% for m in r.execution.missed[:12] %}<tr><td>{{ m.session }}</td><td>{{ m.symbol }}</td><td>{{ m.side }}</td><td class="num">{{ m.filled }} of {{ m.intended }}</td></tr>{% endfor %}</table>{% else %}<p>None.</p>{% endif %}<p class="soft small">To be 95 % sure of a fill rate of 95 % takes 59 orders without a miss, 93 with one, 124 with two, 153 with three.</p></div></div>

@@ -57,34 +57,34 @@ def ruin_probability(level: float, share: float, riskless_term: float = 0.0) -> 
 
 
 def largest_share_for_drawdown(probability: float, level: float = 0.8) -> float:
-    "The largest share of Kelly with P(ever <= level) at most the given probability; both strictly between 0 and 1, else InputError."
+    "The largest share of Kelly with P(ever <= level) at most the given probability (Thorp, 2006, 7.4, solved for c); both strictly between 0 and 1, else InputError."
     if not (0 < probability < 1 and 0 < level < 1):
         raise InputError(f"probability is {probability} and level is {level}; both strictly between 0 and 1 are expected")
     return 2 / (1 + math.log(probability) / math.log(level))
 
 
 def growth_share(share: float) -> float:
-    "Growth at a share c of Kelly relative to full Kelly: c(2 - c)."
+    "Growth at a share c of Kelly relative to full Kelly: c(2 - c) (Thorp, 2006)."
     return share * (2 - share)
 
 
 def implied_share(volatility: float, sharpe: float) -> float:
-    "The share of full Kelly a portfolio of this annual volatility and Sharpe ratio runs: σ/SR, since full Kelly has σ = SR; infinite without an edge."
+    "The share of full Kelly a portfolio of this annual volatility and Sharpe ratio runs: σ/SR, since full Kelly has σ = SR (Thorp, 2006); infinite without an edge."
     return volatility / sharpe if sharpe > 0 else math.inf
 
 
 def best_share(sharpe: float, years: float) -> float:
-    "The share of estimated Kelly that grows fastest when the Sharpe ratio was measured over some years: SR²/(SR² + 1/T)."
+    "The share of estimated Kelly that grows fastest when the Sharpe ratio was measured over T years: SR²/(SR² + 1/T), from E[ŜR²] = SR² + 1/T (Lo, 2002)."
     return sharpe**2 / (sharpe**2 + 1 / years)
 
 # %% ../../nbs/components/20_kelly.ipynb #a5ac79ad
 def overbet_factor(names: int, correlation: float) -> float:
-    "By how much summing single-name Kelly exceeds the joint optimum of equicorrelated names."
+    "By how much summing single-name Kelly exceeds the joint optimum of equicorrelated names: 1 + (n - 1)ρ, from w = inv(C)·mu (Merton, 1969)."
     return 1 + (names - 1) * correlation
 
 
 def kelly_multi(means: Sequence[float], volatilities: Sequence[float], correlation: float) -> list[float]:
-    "Joint Kelly fractions inv(C)·mu of assets with one common correlation; raises InputError when C cannot be inverted."
+    "Joint Kelly fractions inv(C)·mu (Merton, 1969) of assets with one common correlation; raises InputError when C cannot be inverted."
     import numpy as np
 
     s = np.asarray(volatilities, dtype=float)
@@ -96,7 +96,7 @@ def kelly_multi(means: Sequence[float], volatilities: Sequence[float], correlati
 
 
 def simultaneous_even_money(names: int, win_rate: float) -> float:
-    "The fraction on each of n independent even-money bets placed at once that maximises expected log wealth; 0 without an edge."
+    "The fraction on each of n independent even-money bets placed at once that maximises expected log wealth (Kelly, 1956); 0 without an edge."
     if names < 1 or not 0 <= win_rate <= 1:
         raise InputError(f"names is {names} and win_rate is {win_rate}; at least one name and 0 to 1 are expected")
     if win_rate <= 0.5:
@@ -130,7 +130,7 @@ class KellyEstimate:
 
 
 def kelly_from_trades(returns: Sequence[float], quantile: float = 0.25, basis: str = "trades") -> KellyEstimate:
-    """Full Kelly of closed trade returns: Beta prior of 200 trades at one half, payoff shrunk to 1, lower quantile of the posterior.
+    """Full Kelly (1956) of closed trade returns: Beta prior of 200 trades at one half, payoff shrunk to 1, lower quantile of the posterior; the prior is ours.
 
     Returns are net fractions; scratches count as losses. Raises InputError for a return that is not finite.
     """

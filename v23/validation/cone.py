@@ -22,7 +22,7 @@ def block_length(sessions: int) -> float:
 
 
 def draw_days(rng: np.random.Generator, sessions: int, length: int, times: int) -> np.ndarray:
-    "Rows of a record of so many sessions, (length, times), drawn by the stationary bootstrap."
+    "Rows of a record of so many sessions, (length, times), drawn by the stationary bootstrap (Politis and Romano, 1994)."
     fresh, start = rng.random((length, times)) < 1 / block_length(sessions), rng.integers(0, sessions, (length, times))
     rows = np.empty((length, times), dtype=np.int64)
     rows[0] = start[0]
@@ -32,7 +32,7 @@ def draw_days(rng: np.random.Generator, sessions: int, length: int, times: int) 
 
 # %% ../../nbs/components/685_cone.ipynb #59b1aec8
 def bootstrap_sharpe_ci(returns: Sequence[float] | np.ndarray, confidence: float = 0.95, times: int = 2000, seed: int = 7) -> tuple[float, float]:
-    "Percentile interval of an annualised Sharpe ratio by the stationary bootstrap; raises InputError for fewer than 20 returns, or one that is not finite."
+    "Percentile interval of an annualised Sharpe ratio by the stationary bootstrap (Politis and Romano, 1994); raises InputError for fewer than 20 returns, or one that is not finite."
     r = np.asarray(returns, float)
     if r.ndim != 1 or len(r) < 20 or not np.isfinite(r).all():
         raise InputError(f"returns: {r.shape} values, {int(np.count_nonzero(~np.isfinite(r)))} of them not finite; at least 20 finite ones are expected")

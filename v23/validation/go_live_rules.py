@@ -105,7 +105,7 @@ def check_trades(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
 
 
 def check_fill(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
-    "Shares filled over shares intended, per parent; the interval is Clopper and Pearson's on parents filled whole."
+    "Shares filled over shares intended, per parent; the interval is Clopper and Pearson's (1934) on parents filled whole."
     sent = [p for p in record.parents if not p.refused]
     n, whole, rate = len(sent), sum(p.filled >= p.intended for p in sent), fill_rate(record.parents)
     if rate is None:
@@ -117,7 +117,7 @@ def check_fill(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
 
 
 def check_slippage(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
-    "Mean signed cost against the arrival midpoint; the interval is Student's on the plain mean, the trimmed mean stands beside it."
+    "Mean signed cost against the arrival midpoint; the interval is Student's (1908) on the plain mean, the trimmed mean stands beside it."
     costs = [p.slippage_bps for p in record.parents if p.slippage_bps is not None]
     mean, n = slippage_stats(record.parents)["mean_bps"], len(costs)
     required, passed = f"<= {s.max_slippage_bps:g} bps mean", slippage_passes(mean, s.max_slippage_bps)
@@ -166,7 +166,7 @@ def check_sharpe(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
 
 
 def check_errors(record: PaperRecord, s: ValidationSettings) -> GoLiveCheck:
-    "No critical error; the interval is the rate that stays possible."
+    "No critical error; the interval is the Poisson rate that stays possible (Hanley and Lippman-Hand, 1983)."
     n, count = len(record.days), record.critical_errors
     upper = zero_event_rate(n) if n and not count else None
     return GoLiveCheck("c07_errors", "Critical errors", "0", str(count) if n or count else "no session yet", n, count == 0 and n > 0, 0.0 if n else None, upper, "Poisson 95 % upper rate a session", "CONTRADICTED" if count else "COMPATIBLE" if n else "NOT_MEASURED")
@@ -289,7 +289,7 @@ class Evidence:
 
 
 def difference_band(record: PaperRecord) -> tuple[float | None, Interval | None]:
-    "Mean daily paper minus replay as a fraction a year, and its any-time valid 95 % band; None when a day cannot be read."
+    "Mean daily paper minus replay as a fraction a year, and its any-time valid 95 % band (as `always_valid_t`); None when a day cannot be read."
     d = [p - r for p, r in zip(record.returns("paper"), record.returns("replay"), strict=True)]
     n = len(d)
     if n < 2 or not all(map(math.isfinite, d)):

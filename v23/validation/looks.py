@@ -44,7 +44,7 @@ def skewed_moves(rng: np.random.Generator, paths: int, days: int) -> np.ndarray:
 
 
 def running_t(moves: np.ndarray) -> np.ndarray:
-    "The t statistic of the mean after each day from the second on, (paths, days - 1)."
+    "The t statistic of the mean (Student, 1908) after each day from the second on, (paths, days - 1)."
     n = np.arange(1, moves.shape[1] + 1)
     mean = np.cumsum(moves, axis=1) / n
     variance = (np.cumsum(moves**2, axis=1) - n * mean**2)[:, 1:] / (n[1:] - 1)

@@ -160,7 +160,7 @@ class PaperRecord:
 
 # %% ../../nbs/components/63_paper_record.ipynb #c9f1e037
 def sharpe(returns: Sequence[float]) -> float | None:
-    "Annualised mean over standard deviation (ddof 1, 252 sessions); None under two returns, without variation, or when one cannot be read."
+    "Annualised mean over standard deviation (Sharpe, 1994; ddof 1, 252 sessions); None under two returns, without variation, or when one cannot be read."
     n = len(returns)
     if n < 2:
         return None
@@ -194,7 +194,7 @@ def signal_match(days: Sequence[DayRecord]) -> tuple[int, int, list[date]]:
 
 # %% ../../nbs/components/63_paper_record.ipynb #0065ec54
 def rank_match(days: Sequence[DayRecord]) -> float | None:
-    "Mean over the rebalance days of Kendall's τ between the ranks of the names both lists hold; None without a day of two such names."
+    "Mean over the rebalance days of Kendall's τ (1938) between the ranks of the names both lists hold; None without a day of two such names."
     from v23.validation.statistics import rank_agreement
 
     found = []
@@ -224,7 +224,7 @@ def shift_of(paper: Sequence[float], replay: Sequence[float]) -> tuple[int, dict
 
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    "Pearson's correlation; None without variation."
+    "Pearson's correlation (1895); None without variation."
     n = len(a)
     ma, mb = math.fsum(a) / n, math.fsum(b) / n
     saa, sbb = math.fsum((x - ma) ** 2 for x in a), math.fsum((y - mb) ** 2 for y in b)

@@ -22,7 +22,7 @@ def sharpe_ratio(
     returns: Sequence[float] | np.ndarray,  # Per observation, as fractions
     periods: float = 1.0,  # 252 annualises daily returns
 ) -> float:
-    "Mean over standard deviation (ddof 1, no risk-free rate) times √periods; NaN when it cannot be known."
+    "Mean over standard deviation (Sharpe, 1994; ddof 1, no risk-free rate) times √periods; NaN when it cannot be known."
     r = np.asarray(returns, float)
     if r.size < 2 or not np.isfinite(r).all():
         return math.nan
@@ -71,7 +71,7 @@ def exact_sharpe_ci(
     confidence: float = 0.95,
     periods: float = SESSIONS_PER_YEAR,
 ) -> tuple[float, float]:
-    "Two-sided interval of an annualised Sharpe ratio by inverting the noncentral t; NaN ends when n < 2."
+    "Two-sided interval of an annualised Sharpe ratio by inverting the noncentral t (Johnson and Welch, 1940); NaN ends when n < 2."
     if observations < 2 or not math.isfinite(sr_ann):
         return math.nan, math.nan
     from scipy.optimize import brentq
@@ -120,7 +120,7 @@ def expected_max_z(trials: int) -> float:
 
 
 def expected_max_sharpe(trials: int, variance: float) -> float:
-    "Expected best Sharpe ratio among N skill-less trials whose Sharpe ratios have this variance."
+    "Expected best Sharpe ratio among N skill-less trials whose Sharpe ratios have this variance (Bailey and López de Prado, 2014)."
     return math.sqrt(variance) * expected_max_z(trials)
 
 
@@ -205,7 +205,7 @@ def ledoit_wolf(
 
 
 def sharpe_se_hac(returns: Sequence[float] | np.ndarray) -> float:
-    "HAC-Parzen standard error of one Sharpe ratio per observation, for records from about 60 sessions on."
+    "HAC-Parzen standard error of one Sharpe ratio per observation (Ledoit and Wolf, 2008), for records from about 60 sessions on."
     x = np.asarray(returns, float)
     _, dm, dg = _sharpe_parts(x)
     psi, _ = _long_run_covariance(np.column_stack([x - x.mean(), x**2 - (x**2).mean()]), 2)
@@ -233,7 +233,7 @@ def sharpe_interval(returns: Sequence[float] | np.ndarray, confidence: float = 0
 
 # %% ../../nbs/components/61_sharpe_statistics.ipynb #ab919ad4
 def pass_probability(true_ann: float, observations: int, hurdle_ann: float, periods: float = SESSIONS_PER_YEAR) -> float:
-    "P(observed annualised Sharpe >= hurdle) when the truth is true_ann and returns are independent normal (noncentral t)."
+    "P(observed annualised Sharpe >= hurdle) when the truth is true_ann and returns are independent normal (noncentral t; Johnson and Welch, 1940)."
     from scipy.stats import nct
 
     if observations < 2:
@@ -243,7 +243,7 @@ def pass_probability(true_ann: float, observations: int, hurdle_ann: float, peri
 
 
 def drop_test_power(sr_ann: float, drop: float, observations: int, alpha: float = 0.05, periods: float = SESSIONS_PER_YEAR) -> float:
-    "P(the one-sided level-alpha test notices that a known Sharpe ratio fell by the share drop), exact noncentral t."
+    "P(the one-sided level-alpha test notices that a known Sharpe ratio fell by the share drop), exact noncentral t (Johnson and Welch, 1940)."
     from scipy.stats import nct
 
     root = math.sqrt(observations / periods)
@@ -254,7 +254,7 @@ def drop_test_power(sr_ann: float, drop: float, observations: int, alpha: float 
 def days_to_detect_drop(
     sr_ann: float, drop: float, alpha: float = 0.05, power: float = 0.80, periods: float = SESSIONS_PER_YEAR
 ) -> float:
-    "Sessions until a fall of a known Sharpe ratio by the share drop is noticed (normal approximation with Lo's errors)."
+    "Sessions until a fall of a known Sharpe ratio by the share drop is noticed (normal approximation with Lo's errors, 2002)."
     before = sr_ann / math.sqrt(periods)
     after = before * (1 - drop)
     za, zb = normal_quantile(1 - alpha), normal_quantile(power)
@@ -266,7 +266,7 @@ def paired_days(
     tracking_error: float,  # Annualised standard deviation of paper minus replay
     alpha: float = 0.05, power: float = 0.80, periods: float = SESSIONS_PER_YEAR,
 ) -> float:  # fmt: skip
-    "Sessions until a paired one-sided t-test notices the loss: the noncentral-t power solved for n."
+    "Sessions until a paired one-sided t-test (Student, 1908) notices the loss: its noncentral-t power solved for n."
     from scipy.optimize import brentq
     from scipy.stats import nct, t
 

@@ -43,14 +43,14 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def exact_lower_bound(k: int, n: int, confidence: float = 0.95) -> float:
-    "One-sided exact lower bound of a proportion."
+    "One-sided exact lower bound of a proportion (Clopper and Pearson, 1934)."
     from scipy.stats import beta
 
     return float(beta.ppf(1 - confidence, k, n - k + 1)) if k else 0.0
 
 
 def orders_for_lower_bound(misses: int, rate: float = 0.95, confidence: float = 0.95) -> int:
-    "Fewest orders, with this many misses, whose exact lower bound reaches the rate."
+    "Fewest orders, with this many misses, whose exact lower bound (Clopper and Pearson, 1934) reaches the rate."
     n = misses + 1
     while exact_lower_bound(n - misses, n, confidence) < rate:
         n += 1
@@ -58,7 +58,7 @@ def orders_for_lower_bound(misses: int, rate: float = 0.95, confidence: float = 
 
 
 def zero_event_rate(days: int, confidence: float = 0.95) -> float:
-    "Upper bound of a daily rate after days without an event: -ln(1 - confidence)/days (Poisson)."
+    "Upper bound of a daily Poisson rate after days without an event: -ln(1 - confidence)/days (Hanley and Lippman-Hand, 1983)."
     return -math.log(1 - confidence) / days
 
 
@@ -78,7 +78,7 @@ def beta_binomial_e(k: int, n: int, p0: float) -> float:
 
 
 def proportion_sequence(k: int, n: int, alpha: float = 0.05) -> Interval:
-    "Win rates with less than 1/alpha evidence against them: a confidence sequence, valid at every look."
+    "Win rates with less than 1/alpha evidence against them: a confidence sequence (Robbins, 1970), valid at every look by Ville's inequality (1939)."
     from scipy.optimize import brentq
 
     def excess(p: float) -> float:
@@ -97,7 +97,7 @@ def t_e_value(t: float, n: int, g: float = 1.0) -> float:
 
 
 def always_valid_t(n: int, alpha: float = 0.05, g: float = 1.0) -> float:
-    "The t beyond which the evidence reaches 1/alpha; infinity while n is too small for any t to reach it."
+    "The t beyond which the evidence of `t_e_value` reaches 1/alpha (Ville, 1939); infinity while n is too small for any t to reach it."
     from scipy.optimize import brentq
 
     if t_e_value(1e9, n, g) < 1 / alpha:
@@ -150,14 +150,14 @@ def implementation_shortfall(side: int, quantity: float, decision: float, arriva
 
 
 def rank_agreement(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    "Spearman's rho and Kendall's tau of two rankings."
+    "Spearman's rho (1904) and Kendall's tau (1938) of two rankings."
     from scipy.stats import kendalltau, spearmanr
 
     return float(spearmanr(a, b).statistic), float(kendalltau(a, b).statistic)
 
 # %% ../../nbs/components/62_statistics.ipynb #1c1e1f1f
 def time_warp_distance(a: Sequence[float], b: Sequence[float]) -> float:
-    "Dynamic time warping with absolute differences."
+    "Dynamic time warping (Sakoe and Chiba, 1978) with absolute differences."
     row = [math.inf] * (len(b) + 1)
     row[0] = 0.0
     for x in a:
@@ -168,7 +168,7 @@ def time_warp_distance(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def volatility_interval(n: int, confidence: float = 0.95) -> Interval:
-    "Multipliers of a standard deviation (ddof 1) of n normal observations: its confidence interval."
+    "Multipliers of a standard deviation (ddof 1) of n normal observations: its χ² confidence interval (Cochran, 1934)."
     from scipy.stats import chi2
 
     a = (1 - confidence) / 2
