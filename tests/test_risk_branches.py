@@ -188,6 +188,8 @@ def test_a_person_lifts_and_judges_while_no_desk_runs(tmp_path):
         breakers.save_state()
     outside = CircuitBreakerManager(limits=LIMITS, state_dir=tmp_path)
     outside.judge_split("AAA", False, "Ada", "it is a loss")
+    with pytest.raises(InputError, match="neither a symbol nor held"):
+        outside.judge_split("=1+1", False, "Ada", "it is a loss")
     outside.acknowledge("weekly_loss", "Ada", "reviewed")
     assert outside.latches == () == CircuitBreakerManager(limits=LIMITS, state_dir=tmp_path).latches
     assert outside.save_state().exists()

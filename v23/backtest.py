@@ -27,7 +27,7 @@ import pandas as pd
 from . import v21_signals
 from .candidates import HIGH, Chosen, ask_again, choose, find_candidates
 from .errors import InputError
-from .market_data import Panel
+from .market_data import Panel, spreadsheet_safe
 from .settings import StrategySettings
 
 # %% ../nbs/components/60_backtest.ipynb #56cd77c7
@@ -661,7 +661,7 @@ class BacktestResult(_Tables):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("picks", "daily", "trades"):
-            getattr(self, name).to_csv(folder / f".{name}.tmp", index=False, float_format="%.17g")
+            spreadsheet_safe(getattr(self, name)).to_csv(folder / f".{name}.tmp", index=False, float_format="%.17g")
             (folder / f".{name}.tmp").replace(folder / f"{name}.csv")
         (folder / ".metrics.tmp").write_text(json.dumps(self.metrics, indent=1, allow_nan=False) + "\n")
         (folder / ".metrics.tmp").replace(folder / "metrics.json")

@@ -27,7 +27,7 @@ from .candidates import ask_again, choose, find_candidates
 from .domain import Strategy
 from .errors import InputError
 from .example_strategies import check_shape_of, decide
-from .market_data import Panel
+from .market_data import Panel, spreadsheet_safe
 from .v21_signals import V21
 
 # %% ../nbs/components/601_backtest_result.ipynb #04018235
@@ -324,7 +324,7 @@ class Holdings(_Held):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("picks", "daily", "trades"):
-            getattr(self, name).to_csv(folder / f".{name}.tmp", index=False, float_format="%.17g")
+            spreadsheet_safe(getattr(self, name)).to_csv(folder / f".{name}.tmp", index=False, float_format="%.17g")
             (folder / f".{name}.tmp").replace(folder / f"{name}.csv")
         (folder / ".figures.tmp").write_text(json.dumps(self.figures | {"arguments": self.arguments}, indent=1, allow_nan=False) + "\n")
         (folder / ".figures.tmp").replace(folder / "figures.json")

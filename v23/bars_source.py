@@ -15,6 +15,7 @@ from typing import Any
 
 from .adapters.alpaca import harden
 from .adapters.bars import bars_from_alpaca, load_bars, read_bars, save_bars
+from .domain import is_symbol
 from .errors import DataError, InputError, SettingsError
 from .market_calendar import NEW_YORK, previous_session, session_of
 from .market_data import FIELDS, Panel
@@ -30,6 +31,8 @@ def alpaca_symbols(spec: str) -> list[str]:
     symbols = sorted({s.strip().upper() for s in spec.removeprefix(ALPACA).split(",") if s.strip()})
     if not symbols:
         raise InputError(f"--bars {spec!r} names no symbol; alpaca:AAPL,MSFT is expected")
+    if odd := [s for s in symbols if not is_symbol(s)]:
+        raise InputError(f"--bars names {odd[0][:20]!r}, which is not a symbol; one to ten of A to Z, 0 to 9, dot and dash are expected")
     return symbols
 
 

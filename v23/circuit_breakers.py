@@ -16,7 +16,7 @@ from typing import Any
 from .adapters.ledger import Ledger
 from .adapters.snapshots import read_snapshot, write_snapshot
 from .adapters.state_folder import desk_ledger, real_clock
-from .domain import BreakerState, Clock, Decision, OrderIntent, from_plain, to_plain
+from .domain import BreakerState, Clock, Decision, OrderIntent, from_plain, is_symbol, to_plain
 from .errors import InputError, OwnedError
 from .kill_switch import KillSwitch  # noqa: F401  (part of this page to who imports it)
 from .market_calendar import NEW_YORK, session_of
@@ -228,6 +228,8 @@ class CircuitBreakerManager(BreakerHand):
         if self.ledger is None:
             with desk_ledger(self.state_dir, self.clock) as ledger:
                 return CircuitBreakerManager(ledger, self.limits, self.clock, self.state_dir).judge_split(symbol, is_split, who, why)
+        if not is_symbol(symbol) and symbol not in self.ledger.positions():
+            raise InputError(f"{symbol[:20]!r} is neither a symbol nor held")
         self.ledger.record(SPLIT_VERDICT, {"session": session_of(self.clock.now()), "symbol": symbol, "split": is_split, "who": who, "why": why})
 
     def save_state(self) -> Path:

@@ -38,14 +38,16 @@ STATE, REPORTS = Path("state"), Path("reports")
 
 def say(text: str = "") -> None:
     "A line for a person, on stderr."
-    print(text, file=sys.stderr, flush=True)
+    from v23.domain import printable
+
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def answer(data: Any, as_json: bool, text: str) -> None:
     "The result on stdout: JSON for a program, text for a person."
-    from v23.domain import to_plain
+    from v23.domain import printable, to_plain
 
-    print(json.dumps(to_plain(data), indent=1, allow_nan=False) if as_json else text, flush=True)
+    print(json.dumps(to_plain(data), indent=1, allow_nan=False) if as_json else printable(text), flush=True)
 
 
 def parse_day(text: str, name: str) -> Any:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from .adapters.snapshots import strict_json
 from .domain import to_plain
 from .errors import InputError, V23Error
 
@@ -189,7 +190,7 @@ class Nonces:
 def read_request(line: bytes) -> tuple[str, datetime, str, str, dict[str, Any]]:
     "(nonce, instant, command, who, fields); raises ControlRefused for anything of another form."
     try:
-        asked = json.loads(line)
+        asked = strict_json(line)
         nonce, at = str(asked["id"]), datetime.fromisoformat(asked["at"])
         command, who, fields = asked["command"], asked["who"], asked["fields"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -15,6 +15,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from .domain import printable
+
 # %% ../nbs/components/799_logs.ipynb #cabf5ba0
 class Redacted(logging.Filter):
     "Puts *** in the place of every secret, also in tracebacks and facts."
@@ -40,6 +42,11 @@ class PersonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         "One line, and the traceback below it when there is one."
         return self.redacted.clean(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        "The line: what others wrote into it begins no other."
+        record.message = printable(record.message, one_line=True)
+        return super().formatMessage(record)
 
 
 class JsonFormatter(PersonFormatter):

@@ -20,7 +20,7 @@ from .adapters.state_folder import real_clock
 from .adapters.trial_ledger import TrialLedger
 from .domain import Clock, to_plain
 from .errors import InputError, V23Error
-from .market_data import Panel
+from .market_data import Panel, spreadsheet_safe
 from .search import Conditions, Configuration, Evaluator, Grid, Job, Search
 from .shared_work import FIGURES
 from .trials import WITHIN, Trial, Trials, canonical
@@ -259,7 +259,7 @@ def write_sweep(sweep: Sweep, folder: Path | str, by: str = "sharpe") -> list[Pa
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    written = [_write(Path(folder) / "sweep.csv", lambda p: sweep.frame.to_csv(p, index=False, float_format="%.17g"))]
+    written = [_write(Path(folder) / "sweep.csv", lambda p: spreadsheet_safe(sweep.frame).to_csv(p, index=False, float_format="%.17g"))]
     figures = {"parallel.png": sweep.plot_parallel(by)}
     if len(sweep.names) > 1:
         figures["plateau.png"] = sweep.plot_plateau(sweep.names[0], sweep.names[1], by)

@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from .snapshots import crash_point
-from ..domain import Account, Activity, ActivityKind, BrokerOrder, Clock, Fill, MarketClock, Position, Quote, Side
+from .snapshots import crash_point, strict_json
+from ..domain import Account, Activity, ActivityKind, BrokerOrder, Clock, Fill, MarketClock, Position, Quote, Side, is_symbol
 from ..errors import Ambiguous, AuthLost, BrokerError, DuplicateOrder, KeysRefused, RateLimited, Rejected
 from ..settings import ExecutionSettings, Secret
 
@@ -71,6 +72,7 @@ def _bounded_adapter(settings: ExecutionSettings) -> Any:
                 crash_point("wire")
             body = _read_body(response, started + settings.total_deadline_s)
             response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
+            response.json = partial(strict_json, body, duplicates=True)  # type: ignore[method-assign]
             return response
 
     return BoundedAdapter(max_retries=0)
@@ -106,7 +108,7 @@ def wait_of(headers: Mapping[str, str], now: datetime) -> float:
 def classify_error(status: int | None, text: str, wait_s: float = 1.0) -> BrokerError:
     "The error a reply stands for: definitive with a readable body, otherwise ambiguous."
     try:
-        body = json.loads(text)
+        body = strict_json(text, duplicates=True)
     except ValueError:
         body = None
     code = body.get("code") if isinstance(body, dict) and isinstance(body.get("code"), int) else None
@@ -133,6 +135,13 @@ def _decimal(data: Mapping[str, Any], name: str, default: str | None = None) -> 
     if not value.is_finite():
         raise Ambiguous(f"Alpaca's answer has {name}={text!r}; a finite number is expected")
     return value
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    text = data.get(name) if isinstance(data, Mapping) else None
+    if not isinstance(text, str) or not text:
+        raise Ambiguous(f"Alpaca's answer lacks {name}: {str(data)[:120]}")
+    return text
 
 
 def _optional(data: Mapping[str, Any], name: str) -> Decimal | None:
@@ -196,9 +205,9 @@ def parse_account(data: Mapping[str, Any]) -> Account:
 
 
 def parse_position(data: Mapping[str, Any]) -> Position:
-    "Shares held from the broker's JSON."
+    "Shares held from the broker's JSON, whatever they are called: they are held."
     return Position(
-        symbol=str(data["symbol"]),
+        symbol=_text(data, "symbol"),
         quantity=_decimal(data, "qty"),
         quantity_available=_decimal(data, "qty_available", str(data.get("qty"))),
         avg_entry_price=_decimal(data, "avg_entry_price"),
@@ -228,11 +237,11 @@ def parse_activity(data: Mapping[str, Any]) -> Activity | None:
 def parse_fill(data: Mapping[str, Any], client_ids: Mapping[str, str]) -> Fill:
     "One execution from an account activity; the client id comes from the order it belongs to."
     return Fill(
-        fill_id=str(data["id"]),
+        fill_id=_text(data, "id"),
         order_id=str(data.get("order_id", "")),
         client_order_id=client_ids.get(str(data.get("order_id", "")), ""),
-        symbol=str(data["symbol"]),
-        side=Side.SELL if str(data["side"]).startswith("sell") else Side.BUY,
+        symbol=_text(data, "symbol"),
+        side=Side.SELL if _text(data, "side").startswith("sell") else Side.BUY,
         quantity=_decimal(data, "qty"),
         price=_decimal(data, "price"),
         at=_now_or(_moment(data.get("transaction_time")), "transaction_time"),
@@ -439,11 +448,12 @@ class AlpacaAccount(AlpacaClient):
         "The latest quote of each symbol in one request; a symbol without one is left out."
         from alpaca.data.requests import StockLatestQuoteRequest
 
-        if not symbols:
+        asked = sorted(filter(is_symbol, symbols))  # one that is odd would have the whole request refused
+        if not asked:
             return {}
-        request = StockLatestQuoteRequest(symbol_or_symbols=sorted(symbols), feed=self.feed)  # type: ignore[arg-type]
+        request = StockLatestQuoteRequest(symbol_or_symbols=asked, feed=self.feed)  # type: ignore[arg-type]
         raw = _expect(self._ask(lambda: self.data.get_stock_latest_quote(request), tries=3), dict)
-        return {s: parse_quote(s, raw[s], self.feed) for s in sorted(symbols) if raw.get(s)}
+        return {s: parse_quote(s, raw[s], self.feed) for s in asked if raw.get(s)}
 
 # %% ../../nbs/components/73_alpaca.ipynb #906bbf04
 class AlpacaSender(AlpacaAccount):
@@ -556,7 +566,9 @@ class AlpacaAPI(AlpacaOrders):
             token = {"page_token": str(page[-1]["id"])}
 
     def tradable(self, symbol: str) -> bool:
-        "The broker takes orders for this symbol; one it has never heard of it does not."
+        "The broker takes orders for this symbol; not for one it has never heard of, nor for what is no symbol."
+        if not is_symbol(symbol):
+            return False
         try:
             return bool(_expect(self._read(f"/assets/{quote(symbol, safe='')}"), dict).get("tradable"))
         except Rejected as e:

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from .alpaca import MAX_BODY_BYTES, AlpacaAPI, Reachability, RequestBudget, classify_error, wait_of
+from .snapshots import strict_json
 from ..domain import Clock
 from ..errors import Ambiguous, BrokerError, InputError, SettingsError
 from ..market_calendar import NEW_YORK
@@ -92,7 +93,7 @@ class Transport(Connection):
             self.close()
         if not 200 <= reply.status < 300:
             raise Refused(reply.status, text.decode("utf-8", "replace"), dict(reply.getheaders()))
-        return json.loads(text) if text else None
+        return strict_json(text, duplicates=True) if text else None
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         "GET."

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-from ..domain import Decision, OrderIntent, Purpose, Quote, Side
-from .pretrade_checks import SYMBOL, VAST, Passed, PreTradeContext, clearly_passes, evaluate, written
+from ..domain import Decision, OrderIntent, Purpose, Quote, Side, is_symbol
+from .pretrade_checks import VAST, Passed, PreTradeContext, clearly_passes, evaluate, written
 from ..settings import RiskLimits
 
 # %% ../../nbs/components/35_batch_checks.ipynb #7e4ee3bc
@@ -90,7 +90,7 @@ def _row(batch: Batch, intent: OrderIntent, twins: set[str]) -> tuple[float, ...
         wanted, buys = intent.quantity, intent.side is Side.BUY
         whole = wanted == wanted.to_integral_value() if buys else wanted <= batch.available[intent.symbol]
         fits = whole and type(wanted) is Decimal and quote.symbol == intent.symbol and intent.symbol not in twins and intent.symbol not in batch.quarantined
-        fits = fits and quote.at.tzinfo is not None and SYMBOL.fullmatch(intent.symbol) is not None
+        fits = fits and quote.at.tzinfo is not None and is_symbol(intent.symbol)
         age = (batch.common.now - quote.at).total_seconds()
         held = batch.values.get(intent.symbol, 0.0)
         return (1.0 if buys else -1.0, float(wanted), quote.bid + 0.0, quote.ask + 0.0, intent.reference_price + 0.0, age, held + 0.0, float(fits))
