@@ -2431,6 +2431,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'v23.monitoring.metrics.fill_rate': ( 'components/metrics.html#fill_rate',
                                                                               'v23/monitoring/metrics.py'),
                                         'v23.monitoring.metrics.grade': ('components/metrics.html#grade', 'v23/monitoring/metrics.py'),
+                                        'v23.monitoring.metrics.held_back': ( 'components/metrics.html#held_back',
+                                                                              'v23/monitoring/metrics.py'),
                                         'v23.monitoring.metrics.mean': ('components/metrics.html#mean', 'v23/monitoring/metrics.py'),
                                         'v23.monitoring.metrics.parent_quality': ( 'components/metrics.html#parent_quality',
                                                                                    'v23/monitoring/metrics.py'),
