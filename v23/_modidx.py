@@ -2875,6 +2875,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'v23.reports.cone_picture': ('components/reports.html#cone_picture', 'v23/reports.py'),
                              'v23.reports.difference_picture': ('components/reports.html#difference_picture', 'v23/reports.py'),
                              'v23.reports.equity_picture': ('components/reports.html#equity_picture', 'v23/reports.py'),
+                             'v23.reports.false_discovery': ('components/reports.html#false_discovery', 'v23/reports.py'),
                              'v23.reports.go_live_html': ('components/reports.html#go_live_html', 'v23/reports.py'),
                              'v23.reports.known_of': ('components/reports.html#known_of', 'v23/reports.py'),
                              'v23.reports.largest_names': ('components/reports.html#largest_names', 'v23/reports.py'),
