@@ -297,6 +297,7 @@ class World(Trader):
         self.calm = self.watched = False
         self.together = self.rng.choice((1, 1, 1, 2, 8))  # Orders that leave in one go: the fewer, the longer some stay PLANNED
         self.crashes: list[str] = []
+        self.interrupted = 0  # A kill was seen while the desk waited, which may be between writing down and sending
         self.not_posted: Counter[str] = Counter()  # SENDING was written, and the process ended before the request left
         self.violations: list[tuple[str, str]] = []
         self.pairs: Counter[tuple[str, str]] = Counter()  # (fault, order state)
@@ -491,7 +492,7 @@ class World(Trader):
         try:
             desk.engine.work(session, session_hours(session).window(self.settings.risk)[1])
         except KillSeen:
-            self.watched = False
+            self.watched, self.interrupted = False, self.interrupted + 1
             for _ in range(5 if self.storm.cancels else 0):
                 desk.engine.cancel_all_pending()  # somebody is impatient
             desk.look(session)
@@ -649,15 +650,15 @@ class World(Trader):
                 self.note(found, "duplicate_orders", f"{intent} wanted {wanted.get(intent)} and got {quantity}")
 
     def check_wire(self, found: Counter[str], mine: dict[str, Any]) -> None:
-        "As many requests left as the ledger says, less those that a crash kept from leaving."
+        "As many requests left as the ledger says, less those that a crash, or a kill seen in the wait for the request budget, kept from leaving."
         written: Counter[str] = Counter({o.client_order_id: o.attempts for o in self.ledger.orders()})
-        lost = self.together * len(self.crashes)  # so many are marked together before the first of them leaves
+        lost = self.together * (len(self.crashes) + self.interrupted)  # so many are marked together before the first of them leaves
         for cid, n in self.wire.posts.items():
             if n > written[cid]:
                 self.note(found, "duplicate_orders", f"{cid} left {n} times, the ledger knows {written[cid]}")
         missing = sum(written.values()) - sum(self.wire.posts.values())
         if not 0 <= missing <= lost:
-            self.note(found, "duplicate_orders", f"{missing} requests of the ledger never left; {lost} crashes explain as many")
+            self.note(found, "duplicate_orders", f"{missing} requests of the ledger never left; crashes and interruptions explain {lost}")
         if self.wire.methods["PATCH"]:
             self.note(found, "duplicate_orders", "an order was replaced")
 
