@@ -4566,6 +4566,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'v23/validation/statistics.py'),
                                            'v23.validation.statistics.always_valid_t': ( 'components/statistics.html#always_valid_t',
                                                                                          'v23/validation/statistics.py'),
+                                           'v23.validation.statistics.any_time_band': ( 'components/statistics.html#any_time_band',
+                                                                                        'v23/validation/statistics.py'),
                                            'v23.validation.statistics.beta_binomial_e': ( 'components/statistics.html#beta_binomial_e',
                                                                                           'v23/validation/statistics.py'),
                                            'v23.validation.statistics.clopper_pearson': ( 'components/statistics.html#clopper_pearson',

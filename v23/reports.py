@@ -76,16 +76,12 @@ def equity_picture(report: Mapping[str, Any]) -> str:
 
 def paired_band(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     "Cumulative paper minus replay and the half-width of its any-time 95 % band after each session, in bps; NaN where there is no band yet."
-    from v23.validation.statistics import always_valid_t
+    from v23.validation.statistics import any_time_band
 
     steps = [(p - r) * 1e4 for p, r in zip(_returns(report, "paper"), _returns(report, "replay"), strict=True)]
-    gaps, reach = [], []
-    for n in range(1, len(steps) + 1):
-        mean = sum(steps[:n]) / n
-        spread = math.sqrt(sum((s - mean) ** 2 for s in steps[:n]) / (n - 1)) if n > 1 else math.inf
-        wide = always_valid_t(n) * spread * math.sqrt(n) if n > 2 else math.inf
-        gaps.append(mean * n)
-        reach.append(wide if math.isfinite(wide) else math.nan)
+    bands = [any_time_band(steps[:n]) for n in range(1, len(steps) + 1)]
+    gaps = [mean * n for n, (mean, _) in enumerate(bands, 1)]
+    reach = [wide * n if math.isfinite(wide) else math.nan for n, (_, wide) in enumerate(bands, 1)]
     return gaps, reach
 
 

@@ -22,7 +22,7 @@ from ..settings import ValidationSettings
 from .record import PaperRecord, Size, correlation, day_wins, sharpe, signal_match
 from .sharpe import HAC_FROM, ledoit_wolf, pass_probability, sharpe_interval
 from v23.validation.statistics import (
-    Interval, always_valid_t, clopper_pearson, exact_lower_bound, pass_probability_of_wins, proportion_sequence, volatility_interval, yuen_test, zero_event_rate,
+    Interval, any_time_band, clopper_pearson, exact_lower_bound, pass_probability_of_wins, proportion_sequence, volatility_interval, yuen_test, zero_event_rate,
 )  # fmt: skip
 
 # %% ../../nbs/components/64_go_live_rules.ipynb #0a1eaa57
@@ -291,13 +291,10 @@ class Evidence:
 def difference_band(record: PaperRecord) -> tuple[float | None, Interval | None]:
     "Mean daily paper minus replay as a fraction a year, and its any-time valid 95 % band (as `always_valid_t`); None when a day cannot be read."
     d = [p - r for p, r in zip(record.returns("paper"), record.returns("replay"), strict=True)]
-    n = len(d)
-    if n < 2 or not all(map(math.isfinite, d)):
+    if len(d) < 2 or not all(map(math.isfinite, d)):
         return None, None
-    mean = math.fsum(d) / n
-    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in d) / (n - 1))
-    reach = always_valid_t(n) * spread / math.sqrt(n) * 252 if spread else 0.0
-    return mean * 252, Interval(mean * 252 - reach, mean * 252 + reach)
+    mean, reach = (x * 252 for x in any_time_band(d))
+    return mean, Interval(mean - reach, mean + reach)
 
 
 def tracking(record: PaperRecord) -> dict[str, float | None]:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Interval', 'wilson', 'clopper_pearson', 'exact_lower_bound', 'orders_for_lower_bound', 'zero_event_rate',
            'pass_probability_of_wins', 'beta_binomial_e', 'proportion_sequence', 't_e_value', 'always_valid_t',
-           'wald_sample_size', 'TrimmedMean', 'yuen_test', 'implementation_shortfall', 'rank_agreement',
-           'time_warp_distance', 'volatility_interval']
+           'any_time_band', 'wald_sample_size', 'TrimmedMean', 'yuen_test', 'implementation_shortfall',
+           'rank_agreement', 'time_warp_distance', 'volatility_interval']
 
 # %% ../../nbs/components/62_statistics.ipynb #86a998e1
 import math
@@ -103,6 +103,16 @@ def always_valid_t(n: int, alpha: float = 0.05, g: float = 1.0) -> float:
     if t_e_value(1e9, n, g) < 1 / alpha:
         return math.inf
     return float(brentq(lambda t: t_e_value(t, n, g) - 1 / alpha, 0.0, 1e9, xtol=1e-12, rtol=1e-15))
+
+
+def any_time_band(values: Sequence[float]) -> tuple[float, float]:
+    "The mean of finite values and the half-width of its 95 % band that holds at every look (as `always_valid_t`); infinite below two values."
+    n = len(values)
+    mean = math.fsum(values) / n if n else math.nan
+    if n < 2:
+        return mean, math.inf
+    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1))
+    return mean, always_valid_t(n) * spread / math.sqrt(n) if spread else 0.0
 
 
 def wald_sample_size(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20) -> float:
