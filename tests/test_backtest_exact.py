@@ -9,6 +9,7 @@ from broken_panel import broken_panel
 from hypothesis import given, settings as how, strategies as st
 from slow_backtest import equal_targets, slow_indicators, slow_picks, slow_run
 
+from v23 import candidates
 from v23.adapters.bars import load_bars
 from v23.backtest import ACCOUNTINGS, FILLS, Target, Terms, backtest, run_targets
 from v23.backtest_result import backtest_strategy, phase_spread
@@ -226,3 +227,15 @@ def test_phases_and_tranches_stand_side_by_side(panel):
 def test_what_cannot_be_is_named(panel, arguments, said):
     with pytest.raises(InputError, match=said):
         backtest_strategy(panel, V21(), **{k: v() if callable(v) else v for k, v in arguments.items()})
+
+
+def test_how_the_windows_are_shared_out_changes_no_bit(monkeypatch):
+    panel, s, seen = broken_panel(), StrategySettings(rsi_ceiling=50.0), []
+    for batch, threads in ((10**6, 1), (64, 4), (7, 2), (1, 2), (1000, 3)):
+        monkeypatch.setattr(candidates, "BATCH", batch)
+        monkeypatch.setattr(candidates, "threads", lambda n=threads: n)
+        found = candidates.find_candidates(panel, [s], "pit", 1)
+        seen.append([found.offsets, found.columns, *vars(found.now).values()])
+    assert len(seen[0][1]) > 500
+    for other in seen[1:]:
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(seen[0], other, strict=True))

@@ -7,6 +7,7 @@ import pytest
 from broken_panel import broken_panel
 from test_backtest_exact import SETS
 
+from v23 import fast_backtest as fast
 from v23.adapters.bars import load_bars
 from v23.backtest import ACCOUNTINGS, FILLS, Terms
 from v23.backtest_result import backtest_strategy
@@ -40,7 +41,7 @@ def same(panel, settings, tolerance=1e-12, **arguments):
     return len(ours.trades)
 
 
-@pytest.mark.parametrize("changes", [{}, *SETS], ids=lambda c: next(iter(c), "defaults") + str(c.get("holding_sessions", "")))
+@pytest.mark.parametrize("changes", [{}, *SETS, {"holding_sessions": 10, "positions": 40}, {"holding_sessions": 65, "positions": 40}], ids=lambda c: next(iter(c), "defaults") + str(c.get("holding_sessions", "")))
 def test_every_parameter_set_phase_and_convention_is_the_same(panel, changes):
     s = replace(StrategySettings(), **changes)
     seen = 0
@@ -68,6 +69,31 @@ def test_many_tiles_are_the_same(panel):
     wide = {f: np.tile(getattr(panel, f), (1, 15)) for f in FIELDS}
     symbols = tuple(f"{n:02d}{s}" for n in range(15) for s in panel.symbols)
     assert same(replace(panel, symbols=symbols, **wide), StrategySettings(positions=40)) > 60
+
+
+@pytest.mark.parametrize("holding", [5, 7, 15])
+def test_how_the_decisions_are_shared_out_changes_no_bit(panel, holding, monkeypatch):
+    s, seen = StrategySettings(holding_sessions=holding, positions=12, minimum_candidates=2), []
+    for few, threads in ((1000, 1), (1000, 4), (1, 2), (3, 4), (7, 1)):
+        monkeypatch.setattr(fast, "FEW", few)
+        monkeypatch.setattr(fast, "threads", lambda n=threads: n)
+        found, run = fast.find_candidates(panel, [s, replace(s, rsi_ceiling=50.0)], "pit", 2), fast_backtest(panel, V21(s), phase=2)
+        seen.append([found.offsets, found.columns, found.stats, run.out, run.parts[0][1].spells, run.invested.to_numpy()])
+    assert len(seen[0][4]) > 20
+    for other in seen[1:]:
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(seen[0], other, strict=True))
+
+
+def test_what_fails_in_a_thread_is_raised_here(monkeypatch):
+    monkeypatch.setattr(fast, "FEW", 1)
+
+    def work(portion):
+        if portion.start > 20:
+            raise MemoryError("no room")
+        return portion.stop
+
+    with pytest.raises(MemoryError, match="no room"):
+        list(fast._in_threads(work, 40))
 
 
 def test_a_panel_of_one_name_and_one_of_few_sessions(panel):

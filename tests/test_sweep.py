@@ -151,6 +151,20 @@ def test_two_processes_may_append_to_one_ledger_at_once(tmp_path):
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_a_ledger_knows_after_appending_is_what_its_file_says(panel, keep, tmp_path):
+    ours = TrialLedger(tmp_path / "t.jsonl", CLOCK)
+    for space in ({"positions": [5, 12]}, {"positions": [12, 30], "rsi_ceiling": [30.0]}, {"positions": [5, 30]}):
+        run_sweep(panel, space, ledger=ours, keep_returns=keep, clock=CLOCK)
+        read = TrialLedger(tmp_path / "t.jsonl", CLOCK)
+        assert (ours.seq, ours.last, ours.size, ours.sessions) == (read.seq, read.last, read.size, read.sessions)
+        assert list(ours.found) == list(read.found)
+        for a, b in zip(ours.found.values(), read.found.values(), strict=True):
+            assert (a.__dict__ | {"key": a.key}) == (b.__dict__ | {"key": b.key})
+            assert (ours.load(a) is None) is not keep
+    assert ours.catch_up() == 0 and ours.seq == 6
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     pytest.importorskip("distributed", reason="the extra v23[dask] is not installed")

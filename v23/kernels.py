@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['compiled', 'TILE', 'TINY', 'STATS', 'RETURNS', 'SQUARES', 'SIZES', 'LATE', 'LATE_SIZES', 'SHARES', 'DOLLARS', 'TOP',
-           'scan_tile', 'sort_candidates', 'ask', 'judge', 'choose', 'choose_alone', 'simulate', 'figures_of']
+           'scan_tile', 'sort_candidates', 'ask', 'judge', 'choose', 'choose_alone', 'Walk', 'set_out', 'simulate',
+           'arrive', 'figures_of']
 
 # %% ../nbs/components/603_kernels.ipynb #74b71f4e
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -117,13 +120,19 @@ def _near(close, drawdown, rsi, allowed, legacy, limits, good, kept):
 
 # %% ../nbs/components/603_kernels.ipynb #60d48364
 @compiled
-def _add_four(fives, at, what, kept, m, line, out):
-    "A sum over the last twenty sessions, of the kept symbols; `line` is room for that of all."
-    ring = len(fives)
-    one, two, three, four = fives[at, what], fives[(at - 1) % ring, what], fives[(at - 2) % ring, what], fives[(at - 3) % ring, what]
-    for j in range(len(line)):
-        line[j] = one[j] + two[j] + three[j] + four[j]
-    _take(line, kept, m, out)
+def _add_four(fives, at, what, out):
+    "Sums over the last twenty sessions."
+    one, two, three, four = fives[at % 4, what], fives[(at - 1) % 4, what], fives[(at - 2) % 4, what], fives[(at - 3) % 4, what]
+    for j in range(len(out)):
+        out[j] = one[j] + two[j] + three[j] + four[j]
+
+
+@compiled
+def _advance(close, high, volume, row, a, n, at, fives, months):
+    "Sums of the five sessions up to `row`, the `at`-th five, and of the returns and squares of twenty."
+    _five(close, high, volume, row, a, n, fives[at % 4])
+    _add_four(fives, at, RETURNS, months[at % 9, 0, :n])
+    _add_four(fives, at, SQUARES, months[at % 9, 1, :n])
 
 
 @compiled
@@ -150,13 +159,12 @@ def _measure(m, price, past, first, second, shares, money, week, vol20, busy, do
 
 
 @compiled
-def _long_volatility(fives, close, row, column, a):
-    "Of sixty sessions of one symbol: twelve fives where neighbouring windows share them."
+def _long_volatility(months, at, shared, close, row, column, a):
+    "Of sixty sessions of one symbol: three times twenty where neighbouring windows share them."
     first = second = 0.0
-    if len(fives) == 12:
-        for n in range(12):
-            first += fives[n, RETURNS, column - a]
-            second += fives[n, SQUARES, column - a]
+    if shared:
+        one, two, three, j = months[at % 9], months[(at - 4) % 9], months[(at - 8) % 9], column - a
+        first, second = one[0, j] + two[0, j] + three[0, j], one[1, j] + two[1, j] + three[1, j]
     elif row < 60:
         return np.nan
     else:
@@ -184,76 +192,75 @@ def _answer(m, now, legacy, limits, wanted, alone, codes):
 
 
 @compiled
-def _candidates(row, a, n, close, volume, fives, at, kept, m, legacy, limits, wanted, dense, now, codes, columns, stats):
-    "Write what of the `m` kept symbols passes to `columns` and `stats`; how many, also when there is no room for all."
-    found, last, alone, line = 0, len(columns) - 1, stats.shape[1] == 2, dense[2, :n]
+def _candidates(row, a, n, close, volume, fives, months, at, shared, kept, m, legacy, limits, wanted, dense, now, codes, columns, stats):
+    "Write what of the `m` kept symbols passes to the beginning of `columns` and `stats`; how many."
+    found, alone, line = 0, stats.shape[1] == 2, dense[2, :n]
     _take(dense[0], kept, m, now[0])
     _take(dense[1], kept, m, now[1])
     _take(volume[row, a : a + n], kept, m, now[4])
     _take(close[row, a : a + n], kept, m, now[6])
     _take(close[row - 5, a : a + n], kept, m, now[7])
-    _add_four(fives, at, RETURNS, kept, m, line, now[8])
-    _add_four(fives, at, SQUARES, kept, m, line, now[9])
-    _add_four(fives, at, SHARES, kept, m, line, now[10])
-    _add_four(fives, at, DOLLARS, kept, m, line, now[11])
+    _take(months[at % 9, 0], kept, m, now[8])
+    _take(months[at % 9, 1], kept, m, now[9])
+    for what in (SHARES, DOLLARS):
+        _add_four(fives, at, what, line)
+        _take(line, kept, m, now[10 + what - SHARES])
     _measure(m, now[6], now[7], now[8], now[9], now[10], now[11], now[2], now[3], now[4], now[5])
     _answer(m, now, legacy, limits, wanted, alone, codes)
     for i in range(m):
         c, code, ratio = a + kept[i], codes[i], np.nan
         if code > 3:
-            ratio = now[3, i] / _long_volatility(fives, close, row, c, a)
+            ratio = now[3, i] / _long_volatility(months, at, shared, close, row, c, a)
             if alone:
                 code -= 3 if ratio > wanted[2] else 4
-        at_most = min(found, last)
-        columns[at_most], stats[at_most, 0], stats[at_most, 1] = c, now[2, i], code
+        columns[found], stats[found, 0], stats[found, 1] = c, now[2, i], code
         if not alone:
-            stats[at_most, 1], stats[at_most, 2], stats[at_most, 3], stats[at_most, 4] = now[1, i], now[3, i], ratio, now[0, i]
-            stats[at_most, 5], stats[at_most, 6], stats[at_most, 7] = now[4, i], now[6, i], now[5, i]
+            stats[found, 1], stats[found, 2], stats[found, 3], stats[found, 4] = now[1, i], now[3, i], ratio, now[0, i]
+            stats[found, 5], stats[found, 6], stats[found, 7] = now[4, i], now[6, i], now[5, i]
         found += code > 0
     return found
 
 # %% ../nbs/components/603_kernels.ipynb #15ad76b1
 @compiled
-def scan_tile(close, high, volume, a, b, rows, holding, allowed, legacy, limits, wanted, counts, columns, stats):
-    "The candidates of the symbols a to b at every decision row; rows are `holding` apart, from the 20th session on."
+def scan_tile(close, high, volume, a, b, rows, holding, allowed, legacy, limits, wanted, starts, columns, stats):
+    "The candidates of the symbols a to b at every decision row, those of the k-th from starts[k] on; rows are `holding` apart, from the 20th session on."
     n, shared, at = b - a, holding % 5 == 0, 0
-    ring, new = 12 if shared else 4, min(holding // 5, 12) if shared else 4
-    fives, dense, now = np.empty((ring, 8, n + 8)), np.empty((3, n + 8)), np.empty((12, n + 8))  # Not a power of two: rows would fall on the same lines of the cache
+    fives, months = np.empty((4, 8, n + 8)), np.empty((9, 2, n + 8))  # Not a power of two: rows would fall on the same lines of the cache
+    dense, now = np.empty((3, n + 8)), np.empty((12, n + 8))
     kept, codes, good = np.empty(n + 1, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
     for k in range(len(rows)):
-        row = rows[k]
-        at = (at + holding // 5) % ring if shared else 0
-        for m in range(ring if k == 0 else new):  # Back in time
-            _five(close, high, volume, row - 5 * m, a, n, fives[(at - m) % ring])
-        one, two, three, four = fives[at], fives[(at - 1) % ring], fives[(at - 2) % ring], fives[(at - 3) % ring]
+        row, begin = rows[k], starts[k]
+        for back in range(min(holding // 5, 12) - 1 if shared and k else 11 if shared else 3, -1, -1):
+            at += 1
+            _advance(close, high, volume, row - 5 * back, a, n, at, fives, months)
+        one, two, three, four = fives[at % 4], fives[(at - 1) % 4], fives[(at - 2) % 4], fives[(at - 3) % 4]
         _drawdowns(close[row, a:b], one[TOP], two[TOP], three[TOP], four[TOP], dense[0])
         _rsis(one, two, three, legacy, dense[1, :n])
         m = _near(close[row, a:b], dense[0], dense[1], allowed[a:b], legacy, limits, good, kept)
-        counts[k] = _candidates(row, a, n, close, volume, fives, at, kept, m, legacy, limits, wanted, dense, now, codes, columns[k], stats[k])
+        starts[k + 1] = begin + _candidates(row, a, n, close, volume, fives, months, at, shared, kept, m, legacy, limits, wanted, dense, now, codes, columns[begin:], stats[begin:])
 
 # %% ../nbs/components/603_kernels.ipynb #7592df8c
 @compiled
-def sort_candidates(counts, columns, stats, offsets, sorted_columns, sorted_stats):
-    "Join the tiles (tile, row, …) of each row and put the lowest return first; offsets (rows + 1) say where each row begins."
-    tiles, rows = counts.shape
-    at = 0
+def sort_candidates(starts, columns, stats, at, offsets, sorted_columns, sorted_stats):
+    "Join the tiles of each row from `at` on, the lowest return first; offsets (rows + 1) say where each row begins."
+    tiles, rows = starts.shape[0], starts.shape[1] - 1
     for k in range(rows):
         offsets[k] = at
         total = 0
         for t in range(tiles):
-            total += counts[t, k]
+            total += starts[t, k + 1] - starts[t, k]
         week, where = np.empty(total), np.empty((total, 2), np.int64)
         n = 0
         for t in range(tiles):
-            for i in range(counts[t, k]):
-                week[n], where[n, 0], where[n, 1] = stats[t, k, i, 0], t, i
+            for i in range(starts[t, k], starts[t, k + 1]):
+                week[n], where[n, 0], where[n, 1] = stats[t, i, 0], t, i
                 n += 1
         order = np.argsort(week, kind="mergesort")
         for i in order:
             t, j = where[i]
-            sorted_columns[at] = columns[t, k, j]
+            sorted_columns[at] = columns[t, j]
             for what in range(8):
-                sorted_stats[what, at] = stats[t, k, j, what]
+                sorted_stats[what, at] = stats[t, j, what]
             at += 1
     offsets[rows] = at
 
@@ -295,13 +302,13 @@ def choose(offsets, columns, codes, n_strict, n_loose, most, fewest, picks, held
 
 # %% ../nbs/components/603_kernels.ipynb #ce648546
 @compiled
-def _passing(counts, columns, stats, k, bit, found, weeks):
+def _passing(starts, columns, stats, k, bit, found, weeks):
     "Columns and returns of those whose code has a bit, tile after tile; how many."
     n = 0
-    for t in range(len(counts)):
-        for i in range(counts[t, k]):
-            found[n], weeks[n] = columns[t, k, i], stats[t, k, i, 0]
-            n += (int(stats[t, k, i, 1]) & bit) != 0
+    for t in range(len(starts)):
+        for i in range(starts[t, k], starts[t, k + 1]):
+            found[n], weeks[n] = columns[t, i], stats[t, i, 0]
+            n += (int(stats[t, i, 1]) & bit) != 0
     return n
 
 
@@ -321,15 +328,16 @@ def _lowest(found, weeks, n, most):
 
 
 @compiled
-def choose_alone(counts, columns, stats, wanted, picks, held, strict, eligible):
+def choose_alone(starts, columns, stats, wanted, picks, held, strict, eligible):
     "As `choose`, from the tiles of a single configuration."
-    most, fewest, tiles = int(wanted[0]), int(wanted[1]), len(counts)
-    found, weeks = np.empty(tiles * columns.shape[2] + 1, np.int64), np.empty(tiles * columns.shape[2] + 1)
-    for k in range(counts.shape[1]):
+    most, fewest, tiles, rows = int(wanted[0]), int(wanted[1]), starts.shape[0], starts.shape[1] - 1
+    room = tiles * (columns.shape[1] // rows) + 1
+    found, weeks = np.empty(room, np.int64), np.empty(room)
+    for k in range(rows):
         n_strict, n_loose = 0, 0
         for t in range(tiles):
-            for i in range(counts[t, k]):
-                code = int(stats[t, k, i, 1])
+            for i in range(starts[t, k], starts[t, k + 1]):
+                code = int(stats[t, i, 1])
                 n_strict += code & 1
                 n_loose += code >> 1
         strict[k] = n_strict >= most
@@ -337,7 +345,7 @@ def choose_alone(counts, columns, stats, wanted, picks, held, strict, eligible):
         if eligible[k] < fewest:
             continue
         held[k] = min(most, eligible[k])
-        _lowest(found, weeks, _passing(counts, columns, stats, k, 1 if strict[k] else 2, found, weeks), most)
+        _lowest(found, weeks, _passing(starts, columns, stats, k, 1 if strict[k] else 2, found, weeks), most)
         for i in range(held[k]):
             picks[k, i] = found[i]
 
@@ -566,20 +574,51 @@ def _longest(rows, lag, first, length):
     return (longest + 8) // 8 * 8
 
 
-@compiled
-def simulate(close, opened, rows, lag, at_open, constant, rate, gone, factor, first, picks, held, bps, per_share, net, invested, gross, cost, turnover, spells, tally):
-    """Books (configurations) over decisions: picks (rows, books, positions), held (rows, books), bps (books).
+class Walk(NamedTuple):
+    "Books on their way through the panel: what they hold, and room to work in."
 
-    Writes net and invested (sessions, books); gross, cost, turnover likewise, or (1, books) when not wanted; the spells of
-    the first book, the open ones last; and tally (books, 4): turnover, cost, spells, won. Returns the number of spells, and of open ones.
+    columns: np.ndarray  # (2, books, positions + 1): before and after a trade, in turn
+    paid: np.ndarray  # Likewise, dollars a share
+    n: np.ndarray  # Names in each book
+    each: np.ndarray  # Dollars in each name of a book
+    cash: np.ndarray
+    night: np.ndarray
+    charge: np.ndarray
+    room: np.ndarray  # (4, books)
+    price: np.ndarray  # The last of each symbol
+    lost: np.ndarray
+    place: np.ndarray
+    slot: np.ndarray
+    since: np.ndarray
+    used: np.ndarray
+    growth: np.ndarray
+    sums: np.ndarray
+    worth: np.ndarray  # (2, positions + 1)
+    at: np.ndarray  # The next decision, the row of the last close, spells written down, which of the two books is held
+
+
+@compiled
+def set_out(close, rows, lag, first, picks):
+    "Books that hold nothing yet, one dollar each; for picks (rows, books, positions)."
+    length, names, (_, books, most) = len(close), close.shape[1], picks.shape
+    used, wide = np.empty(min(names, books * most), np.int64), _longest(rows, lag, first, length)
+    return Walk(
+        np.zeros((2, books, most + 1), np.int64), np.zeros((2, books, most + 1)), np.zeros(books, np.int64), np.zeros(books), np.ones(books), np.ones(books), np.zeros(books), np.empty((4, books)),
+        np.zeros(names), np.zeros(names, np.bool_), np.full(names, -1), np.full(names, -1), np.zeros(names, np.int64), used, np.zeros((len(used), wide)), np.empty((wide, books)), np.zeros((2, most + 1)),
+        np.array([0, first, 0, 0]),
+    )  # fmt: skip
+
+# %% ../nbs/components/603_kernels.ipynb #901d0ef2
+@compiled
+def simulate(walk, upto, close, opened, rows, lag, at_open, constant, rate, gone, factor, first, picks, held, bps, per_share, net, invested, gross, cost, turnover, spells, tally):
+    """Take books (configurations) past the first `upto` decisions, one more than there are being the end of the panel.
+
+    picks is (rows, books, positions), held (rows, books), bps (books). Writes net and invested (sessions, books); gross, cost,
+    turnover likewise, or (1, books) when not wanted; the spells of the first book; and tally (books, 4): turnover, cost, spells, won.
     """
-    length, names, (decided, books, most) = len(close), close.shape[1], picks.shape
-    columns, paid, n = np.zeros((2, books, most + 1), np.int64), np.zeros((2, books, most + 1)), np.zeros(books, np.int64)
-    each, cash, night, charge, start, before, total, share = np.zeros(books), np.ones(books), np.ones(books), np.zeros(books), np.empty(books), np.empty(books), np.empty(books), np.empty(books)
-    price, lost, place, slot, since = np.zeros(names), np.zeros(names, np.bool_), np.full(names, -1), np.full(names, -1), np.zeros(names, np.int64)
-    used, wide, row, count = np.empty(min(names, books * most), np.int64), _longest(rows, lag, first, length), first, 0
-    growth, sums, worth, old = np.zeros((len(used), wide)), np.empty((wide, books)), np.zeros(most + 1), np.zeros(most + 1)
-    for k in range(decided + 1):
+    columns, paid, n, each, cash, night, charge, room, price, lost, place, slot, since, used, growth, sums, worth, at = walk
+    length, decided, row, count = len(close), len(picks), at[1], at[2]
+    for k in range(at[0], upto):
         fill = min(rows[k] + lag, length) if k < decided else length
         done, now = fill >= length, k % 2
         to_open = at_open and not done
@@ -587,21 +626,28 @@ def simulate(close, opened, rows, lag, at_open, constant, rate, gone, factor, fi
         marks, many = closes + (1 if to_open else 0), _used(columns[now], n, slot, used)
         _follow(close, opened, used, many, price, lost, gone, factor, row, closes, to_open, constant, growth)
         _add_up(columns[now], n, slot, growth, marks, sums)
-        _earn(sums, n, each, cash, closes, to_open, constant, rate, at_open and k > 0, night, charge, start, before, total, share, net, invested, gross, row + 1 - first)
+        _earn(sums, n, each, cash, closes, to_open, constant, rate, at_open and k > 0, night, charge, room[0], room[1], room[2], room[3], net, invested, gross, row + 1 - first)
         row += closes
         if not done:
             last = -1 if constant else marks - 1
-            count = _trade(fill, picks[k], held[k], price, close, opened if at_open else close, columns[now], paid[now], columns[1 - now], paid[1 - now], n, each, cash, slot, growth, last, place, worth, old, since, bps, per_share, charge, spells, count, tally, cost, turnover, fill - first)
+            count = _trade(fill, picks[k], held[k], price, close, opened if at_open else close, columns[now], paid[now], columns[1 - now], paid[1 - now], n, each, cash, slot, growth, last, place, worth[0], worth[1], since, bps, per_share, charge, spells, count, tally, cost, turnover, fill - first)
             if not at_open:
                 _settle(n, each, cash, charge, net[fill - first], invested[fill - first])
         for u in range(many):
             slot[used[u]] = -1
+        at[0], at[1], at[2], at[3] = decided + 1 if done else k + 1, row, count, now
         if done:
             break
+
+
+@compiled
+def arrive(walk, length, bps, per_share, spells, tally):
+    "Write down the spells that are still open, and count them; (spells, open ones) of the first book."
+    n, price, place, now, count = walk.n, walk.price, walk.place, walk.at[3], walk.at[2]
     if len(spells):
-        count = _spells_of(columns[now], n[0], place, since, paid[now], price, length - 1, spells, count)
-    for b in range(books):
-        _leave(b, columns[now], n[b], price, place, worth, paid[now], bps[b], per_share, tally)
+        count = _spells_of(walk.columns[now], n[0], place, walk.since, walk.paid[now], price, length - 1, spells, count)
+    for b in range(len(n)):
+        _leave(b, walk.columns[now], n[b], price, place, walk.worth[0], walk.paid[now], bps[b], per_share, tally)
     return count, n[0]
 
 # %% ../nbs/components/603_kernels.ipynb #113e6c82

@@ -326,14 +326,20 @@ class Evaluator(_Jobs):
             raise InputError(f"{e} (with {told})") from None
         return self.trial(job, result.figures, result.returns.to_numpy())
 
+    def prepare(self, jobs: Sequence[Job]) -> Any:
+        "The candidates that portions like this one share; they are found once."
+        from v23 import candidates, fast_backtest
+
+        group, finder = self._group(jobs[0]), fast_backtest if self.fast else candidates
+        if group not in self._found:
+            self._found[group] = finder.find_candidates(self.panel, self._loose[group], self.how.universe, jobs[0].phase, self.first)
+        return self._found[group]
+
     def _together(self, jobs: Sequence[Job]) -> list[Trial]:
         from v23 import candidates, fast_backtest, shared_work
 
         finder: Any = fast_backtest if self.fast else candidates
         books_of: Any = fast_backtest if self.fast else shared_work
-        settings, group, h = [StrategySettings(**j.parameters) for j in jobs], self._group(jobs[0]), self.how
-        if group not in self._found:
-            self._found[group] = finder.find_candidates(self.panel, self._loose[group], h.universe, jobs[0].phase, self.first)
-        found = self._found[group]
+        settings, found, h = [StrategySettings(**j.parameters) for j in jobs], self.prepare(jobs), self.how
         books = books_of.run_books(self.panel, found.rows, finder.choose(found, settings), h.fill, h.accounting, jobs[0].terms, [j.terms.cost_bps for j in jobs], self.first)
         return [self.trial(j, dict(zip(FIGURES, row.tolist(), strict=True)), net) for j, row, net in zip(jobs, books.figures, books.net, strict=True)]

@@ -18,6 +18,7 @@ import pandas as pd
 from .adapters.progress import progress_bar
 from .adapters.state_folder import real_clock
 from .adapters.trial_ledger import TrialLedger
+from .candidates import threads
 from .domain import Clock, to_plain
 from .errors import InputError, V23Error
 from .market_data import Panel, spreadsheet_safe
@@ -32,17 +33,21 @@ Portions = Sequence[Sequence[Job]]
 
 
 def _in_process(evaluator: Evaluator, portions: Portions) -> Iterator[list[Trial]]:
-    from concurrent.futures import ThreadPoolExecutor
+    from collections import deque
+    from concurrent.futures import Future, ThreadPoolExecutor
 
-    from v23.fast_backtest import _threads
-
-    threads = _threads() if evaluator.fast and evaluator.shared else 1
-    if threads == 1 or len(portions) < 2:
+    side_by_side = threads() if evaluator.fast and evaluator.shared else 1
+    if side_by_side == 1 or len(portions) < 2:
         yield from map(evaluator.evaluate, portions)
         return
-    yield evaluator.evaluate(portions[0])  # What they share is computed once
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(evaluator.evaluate, portions[1:])
+    begun: deque[Future[list[Trial]]] = deque()
+    with ThreadPoolExecutor(side_by_side) as pool:
+        for portion in portions:
+            evaluator.prepare(portion)  # What they share is computed once
+            begun.append(pool.submit(evaluator.evaluate, portion))
+            if len(begun) > 2 * side_by_side:
+                yield begun.popleft().result()
+        yield from (b.result() for b in begun)
 
 
 _inherited: list[Evaluator] = []  # In a process of a pool

@@ -109,11 +109,10 @@ class Kept:
 
 def canonical(value: Any) -> str:
     "JSON that is the same text for the same data; a number that is not finite becomes null."
-    how: dict[str, Any] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
     try:
-        return json.dumps(value, default=_plain, **how)
+        return _JSON.encode(value)
     except ValueError:
-        return json.dumps(to_plain(value), **how)
+        return _JSON.encode(to_plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -125,6 +124,9 @@ def _plain(value: Any) -> Any:
         told = told if len(told) <= 60 else f"{told[:60]}…"
         raise InputError(f"{type(value).__name__} {told} cannot be written down as JSON; numbers, texts, dates, lists and records can")
     return plain
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
 
 
 @dataclass(frozen=True, eq=False)
