@@ -68,6 +68,10 @@ BAD = {
     "a scheduler that is gone": (("sweep", "--grid", "positions=10,20", "--scheduler", "tcp://127.0.0.1:9"), 2, ("tcp://127.0.0.1:9", "does not answer")),
     "a scheduler that is no address": (("sweep", "--grid", "positions=10,20", "--scheduler", "nowhere"), 2, ("nowhere",)),
     "desk mode of a strategy that is not there": (("desk-backtest", "--strategy", "mine.py:Yours"), 2, ("Yours",)),
+    "two costs for one sweep": (("sweep", "--grid", "cost_bps=5,10", "--cost-bps", "7"), 2, ("--cost-bps", "varied")),
+    "a phase beyond the holding period": (("sweep", "--grid", "positions=20,30", "--phase", "9"), 2, ("phase is 9", "0 to 4")),
+    "a report's grid that is none": (("research-report", "--grid", "rsi"), 2, ("'rsi'", "name=value")),
+    "a typo in a report's grid": (("research-report", "--grid", "rsi_cieling=30,40"), 2, ("did you mean 'rsi_ceiling'",)),
     "a report on nothing": (("research-report", "--strategy", "mine.py:Yours"), 2, ("Yours",)),
 }
 
@@ -129,6 +133,31 @@ def test_every_flag_of_a_backtest_changes_what_it_should(folder, v23):
     mine = run("--strategy", "mine.py:Mine", "--out", "found")
     assert mine["strategy"] == "mine" and len(mine["phases"]) == 22
     assert sorted(p.name for p in (folder / "found").iterdir()) == ["daily.csv", "figures.json", "picks.csv", "trades.csv"]
+
+
+def test_every_flag_of_a_sweep_changes_what_it_should(folder, v23):
+    def run(*args):
+        done = v23("sweep", "--start", "2025-01-02", "--json", *args)
+        assert done.returncode == 0, done.stderr
+        return {r["positions"]: r for r in json.loads(done.stdout)["results"]}
+
+    plain, costs = run("--grid", "positions=10,25"), []
+    for flags in (("--cost-bps", "25"), ("--cost-per-share", "0.02")):
+        costs += [r["cost_per_year"] - plain[n]["cost_per_year"] for n, r in run("--grid", "positions=10,25", *flags).items()]
+    assert min(costs) > 0.01
+    for flags in (("--cash-rate", "0.2"), ("--accounting", "constant"), ("--universe", "legacy_mean"), ("--phase", "3"), ("--tranches",), ("--fill", "next_close")):
+        assert all(r["cagr"] != plain[n]["cagr"] for n, r in run("--grid", "positions=10,25", *flags).items()), flags
+    full = run("--grid", "positions=10,25", "--capacity", "0.0001", "--capital", "1e9")
+    assert all(full[n]["turnover_per_year"] < plain[n]["turnover_per_year"] for n in plain)
+    same = run("--grid", "positions=10,25", "--cost-bps", "10")
+    assert same[10]["cagr"] == plain[10]["cagr"] and same[10]["key"] == plain[10]["key"]
+
+
+def test_a_cost_that_is_varied_goes_before_that_of_the_terms(folder, v23):
+    done = v23("sweep", "--start", "2025-01-02", "--grid", "cost_bps=0,10,40", "--cash-rate", "0.05", "--json")
+    found = json.loads(done.stdout)["results"]
+    assert [r["cost_per_year"] / found[1]["cost_per_year"] for r in found] == pytest.approx([0, 1, 4])
+    assert found[0]["cagr"] > found[1]["cagr"] > found[2]["cagr"]
 
 
 def test_what_cannot_be_recorded_is_one_short_line(folder):

@@ -8,7 +8,7 @@ __all__ = ['RECIPES', 'DECIDING', 'HEADLINES', 'Say', 'Recipe', 'recipe_of', 'lo
 
 # %% ../nbs/components/89_research.ipynb #a32423b2
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,15 @@ class Recipe:
         made = make_strategy(self.factory, parameters_of(self.factory, self.parameters))
         check_shape_of(made)
         return made
+
+    def over(self, grid: Mapping[str, Sequence[Any]]) -> "Recipe":
+        "The rule with other values to choose from, its own always among them; raises InputError naming a parameter it does not have, or a value that cannot be."
+        for name, values in grid.items():
+            for value in values:
+                parameters_of(self.factory, {**self.parameters, name: value})
+        chosen = {n: v for n, v in parameters_of(self.factory, self.parameters).items() if n in {*self.parameters, *grid}}
+        among = {n: dict.fromkeys([*grid.get(n, ()), v]) for n, v in chosen.items()}
+        return replace(self, parameters=chosen, grid={n: sorted(v, key=lambda x: x if isinstance(x, (int, float)) else 0) for n, v in among.items()})
 
 
 RECIPES = {

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'COLOURS', 'CLAIMS', 'Shown', 'badge', 'image', 'opening', 'the_run', 'section_html', 'part', 'small_print',
-           'trials_path', 'make', 'with_breakers', 'followed', 'slug', 'research_report', 'describe_research']
+           'trials_path', 'asked_recipe', 'make', 'with_breakers', 'followed', 'slug', 'research_report',
+           'describe_research']
 
 # %% ../nbs/components/93_research_report.ipynb #36e390e6
 import base64
@@ -31,6 +32,7 @@ from .errors import InputError
 from .integrity import Section, Verdict, shown_table
 from .jobs import run_job, today
 from .research import Recipe, Research, recipe_of, research
+from .search import parse_values
 from .settings import Settings, load_settings
 from .trials import code_of
 
@@ -165,7 +167,13 @@ def trials_path(state: Path | str) -> Path:
     return Path(state) / "research" / "trials.jsonl"
 
 
-def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open", progress: str = "") -> Research:
+def asked_recipe(strategy: str, grid: str = "") -> Recipe:
+    "A strategy with what is chosen from: its own grid, or one like  lookback=60,120; positions=20,40. Raises InputError naming what is wrong."
+    recipe = recipe_of(strategy)
+    return recipe.over(dict(parse_values(g.strip()) for g in grid.split(";"))) if grid else recipe
+
+
+def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open", progress: str = "", grid: str = "") -> Research:
     "Ask everything of a strategy on these bars, the trials recorded in the state folder; an empty state is a temporary one, `progress` a file to tell of it."
     from v23.adapters.state_folder import real_clock
 
@@ -174,7 +182,7 @@ def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open
             with open(progress, "a", encoding="utf-8") as f:
                 f.write(text + "\n")
 
-    recipe: Recipe = recipe_of(strategy)
+    recipe = asked_recipe(strategy, grid)
     folder, settings = state or tempfile.mkdtemp(prefix="v23-research-"), load_settings()
     told = research(panel_for(bars, seed, settings), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
     return told if told.outcome == "meaningless" else with_breakers(told, settings, say)
@@ -230,19 +238,20 @@ def research_report(
     fill: str = "next_open",
     say: Callable[[str], None] = lambda text: None,
     timeout_s: int = 3600,
+    grid: str = "",  # As `asked_recipe`
 ) -> dict[str, Any]:
     """Run the notebook and put its page into the reports folder; what was found, and where the page is.
 
     Raises InputError for an unknown strategy or bars, before anything runs, and JobFailed when the notebook does not end well.
     """
-    _ = recipe_of(strategy).strategy  # Refused here, in one line, rather than inside the notebook
+    _ = asked_recipe(strategy, grid).strategy  # Refused here, in one line, rather than inside the notebook
     if not bars.startswith(ALPACA):
         load_bars(bars, seed)
     if fill not in ("next_open", "next_close", "close"):
         raise InputError(f"fill is {fill!r}; one of next_open, next_close, close is expected")
     with tempfile.TemporaryDirectory() as folder:
         told_of = Path(folder, "progress")
-        values = {"strategy": strategy, "bars": bars, "seed": seed, "state": str(Path(state).resolve()), "fill": fill, "progress": str(told_of)}
+        values = {"strategy": strategy, "bars": bars, "seed": seed, "state": str(Path(state).resolve()), "fill": fill, "grid": grid, "progress": str(told_of)}
         with followed(told_of, say):
             run = run_job("research_report", values, Path(reports), today(), {"MPLBACKEND": "agg"}, timeout_s)
     name = f"{slug(strategy.rpartition(':')[2] or strategy)}-{slug(Path(bars).stem if bars else f'synthetic {seed}')}-{run.result['digest'][:8]}"
