@@ -13,6 +13,7 @@ import pytest
 
 from v23.adapters.bars import read_bars, save_bars
 from v23.bars_library import WAITS_S, import_bars, parts_of
+from v23.bars_source import marked
 from v23.data_quality import quality_report
 from v23.errors import BrokerError
 from v23.exchange_host import SimulatedExchange
@@ -82,6 +83,27 @@ def test_parts_of_another_feed_are_others():
     iex, sip = (list(parts_of(names, START, END, feed)) for feed in ("iex", "sip"))
     assert len(iex) == 6 and not {p[0] for p in iex} & {p[0] for p in sip}
     assert [s for p in iex if p[2].year == 2024 for s in p[1]] == names and iex[0][2] == START and iex[2][3] == END
+
+
+def test_prices_that_were_adjusted_on_another_day_are_fetched_again(alpaca, tmp_path):
+    told = []
+    alpaca.exchange.faults.add("GET", "/v2/stocks/bars", "error", nth=4, times=50, status=503)
+    with pytest.raises(BrokerError, match="503"):
+        fetch(alpaca, tmp_path, told)
+    alpaca.exchange.faults.waiting.clear()
+    alpaca.exchange.advance_by(24 * 3600)
+    told.clear()
+    fetch(alpaca, tmp_path, told)
+    assert sum(line.startswith("part") for line in told) == 6
+
+
+def test_bars_of_a_simulated_exchange_say_so_in_the_file_too(alpaca, tmp_path):
+    fetch(alpaca, tmp_path, [])
+    panel = read_bars(tmp_path / "bars.parquet")
+    assert panel.synthetic and f"simulated at {alpaca.url}" in panel.source
+    real = replace(panel, synthetic=False)
+    for url, synthetic in (("https://data.alpaca.markets", False), ("http://localhost:8123", True), ("http://127.0.0.1", True), ("http://127.0.0.1.example.com", False)):
+        assert marked(real, load_settings("/nonexistent", environ={"ALPACA_DATA_URL": url})).synthetic is synthetic
 
 
 def test_a_symbol_without_bars_is_named(alpaca, tmp_path):

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from .adapters.bars import bars_from_alpaca, long_table, read_bars, read_table, save_bars
-from .bars_source import ALPACA, alpaca_client, alpaca_symbols
+from .bars_source import ALPACA, alpaca_client, alpaca_symbols, marked
 from .data_quality import QualityReport, quality_report
 from .domain import Clock
 from .errors import BrokerError, DataError, InputError
@@ -61,13 +61,13 @@ PAUSE_S = 0.5
 WAITS_S = (5.0, 20.0, 61.0)  # Before asking again; the limit is per minute
 
 
-def parts_of(symbols: Sequence[str], start: date, end: date, feed: str = "iex") -> Iterator[tuple[str, list[str], date, date]]:
-    "Name, symbols, first and last day of each part."
+def parts_of(symbols: Sequence[str], start: date, end: date, feed: str = "iex", asked: date | None = None) -> Iterator[tuple[str, list[str], date, date]]:
+    "Name, symbols, first and last day of each part. Prices are adjusted up to the day they are asked for: parts of another day have other names."
     for n in range(0, len(symbols), SYMBOLS_PER_PART):
         some = list(symbols[n : n + SYMBOLS_PER_PART])
         for year in range(start.year, end.year + 1):
             first, last = max(start, date(year, 1, 1)), min(end, date(year, 12, 31))
-            key = hashlib.sha256(f"{feed}|{','.join(some)}|{first}|{last}".encode()).hexdigest()[:12]
+            key = hashlib.sha256(f"{feed}|{','.join(some)}|{first}|{last}|{asked}".encode()).hexdigest()[:12]
             yield f"{year}-{n // SYMBOLS_PER_PART:03d}-{key}.parquet", some, first, last
 
 
@@ -96,7 +96,7 @@ def download(
 ) -> Panel:
     "Daily bars of many symbols, part by part; parts that are there already are not fetched again. Raises DataError when there are none at all."
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    parts = list(parts_of(sorted(symbols), start, end, feed))
+    parts = list(parts_of(sorted(symbols), start, end, feed, clock.now().astimezone(NEW_YORK).date()))
     for n, (name, some, first, last) in enumerate(parts, 1):
         if (folder / name).exists() or (folder / f"{name}.none").exists():
             continue
@@ -128,7 +128,8 @@ def read_source(spec: str, settings: Settings, clock: Clock, start: date | None,
             wanted = ",".join(listed.read_text(encoding="utf-8").split())
         yesterday = clock.now().astimezone(NEW_YORK).date() - timedelta(days=1)
         last = end or yesterday
-        return download(alpaca_client(settings), alpaca_symbols(f"{ALPACA}{wanted}"), start or last - timedelta(days=5 * 365), last, parts, clock, settings.texts["ALPACA_FEED"], report)
+        symbols, first = alpaca_symbols(f"{ALPACA}{wanted}"), start or last - timedelta(days=5 * 365)
+        return marked(download(alpaca_client(settings), symbols, first, last, parts, clock, settings.texts["ALPACA_FEED"], report), settings)
     path = Path(spec)
     panel = read_symbol_files(path, report) if path.is_dir() and not is_wide(path) else read_bars(path)
     return panel.between(start, end) if start or end else panel
