@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
 
@@ -50,11 +51,21 @@ def test_every_configuration_of_a_sweep_is_its_own_backtest(panel, kernel, fill,
     found = run_sweep(panel, RandomSample(SPACE | {"cost_bps": (0.0, 30.0), "minimum_candidates": [1, 5]}, 24, 5), how=how, ledger=tmp_path / "t.jsonl", kernel=kernel, clock=CLOCK)
     for trial in found.trials:
         s = StrategySettings(**trial.parameters)
-        alone = backtest_strategy(panel, V21(s), terms or Terms(s.cost_bps), fill, accounting, how.universe, s.phase, start=how.start)
+        alone = backtest_strategy(panel, V21(s), replace(terms or Terms(), cost_bps=s.cost_bps), fill, accounting, how.universe, s.phase, start=how.start)
         np.testing.assert_allclose(trial.returns, alone.returns, rtol=0, atol=1e-12)
         for name, value in alone.figures.items():
             assert trial.figures[name] == pytest.approx(value, abs=1e-9), name
     assert len({t.figures["cagr"] for t in found.trials}) > 20
+
+
+def test_tranches_and_a_limit_on_volume_are_swept_too(panel, kernel, tmp_path):
+    for n, how in enumerate((Conditions(tranches=True, terms=Terms(cash_rate=0.03)), Conditions(terms=Terms(capacity=1e-4, capital=1e8)), Conditions(tranches=True, terms=Terms(capacity=1e-4, capital=1e8)))):
+        found = run_sweep(panel, {"positions": [5, 30], "cost_bps": [0.0, 25.0]}, how=how, ledger=tmp_path / f"{n}.jsonl", kernel=kernel, workers=1 + n % 2, clock=CLOCK)
+        for trial in found.trials:
+            s = StrategySettings(**trial.parameters)
+            alone = backtest_strategy(panel, V21(s), replace(how.terms, cost_bps=s.cost_bps), tranches=how.tranches)
+            np.testing.assert_allclose(trial.returns, alone.returns, rtol=0, atol=1e-12)
+        assert len({t.figures["cagr"] for t in found.trials}) == 4
 
 
 def test_the_company_a_configuration_keeps_does_not_change_a_bit_of_it(panel, kernel, tmp_path):

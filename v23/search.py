@@ -19,10 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from .backtest import ACCOUNTINGS, FILLS, UNIVERSES, Terms, recorded_sessions
-from .backtest_result import backtest_strategy
 from .domain import to_plain
 from .errors import InputError
-from .fast_backtest import use_kernels
+from .fast_backtest import fast_backtest, use_kernels
 from .market_data import Panel
 from .settings import KNOBS, StrategySettings
 from .shared_work import FIGURES
@@ -339,7 +338,8 @@ class Evaluator(_Jobs):
                 self._scores = Scores(self._group(job))
             strategy = self._scores.lend(strategy)
         try:
-            result = backtest_strategy(self.panel, strategy, job.terms, h.fill, h.accounting, h.universe, job.phase, h.tranches, self.span[0])
+            given: dict[str, Any] = {"fill": h.fill, "accounting": h.accounting, "universe": h.universe, "phase": job.phase, "tranches": h.tranches, "start": self.span[0]}
+            result = fast_backtest(self.panel, strategy, job.terms, "auto" if self.fast else "numpy", **given)
         except InputError as e:
             told = ", ".join(f"{k}={v!r}" for k, v in job.parameters.items() if isinstance(v, (int, float, str, bool)))
             raise InputError(f"{e} (with {told})") from None
