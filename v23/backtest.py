@@ -695,7 +695,7 @@ def period_metrics(net: np.ndarray) -> dict[str, float | None]:
         "days": len(net),
         "total_return": float(equity[-1] - 1),
         "sharpe": float(net.mean() / spread * math.sqrt(252)) if spread > 0 else None,
-        "max_dd": float((equity / peak - 1).min()),
+        "max_dd": float(np.min(equity / peak - 1)),
         "daily_win_rate": float((active > 0).mean()) if len(active) else None,
     }
 

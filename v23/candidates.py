@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def _highest(high: np.ndarray, rows: np.ndarray, step: int) -> np.ndarray:
     blocks = HIGH // step
     first, last = int(rows[0]) + 1 - HIGH, int(rows[-1])
     tops = high[first : last + 1].reshape(-1, step, high.shape[1]).max(axis=1)
-    return np.maximum.reduce([tops[n : n + len(rows)] for n in range(blocks)])
+    return reduce(np.maximum, [tops[n : n + len(rows)] for n in range(blocks)])
 
 
 def _near(panel: Panel, rows: np.ndarray, loose: StrategySettings, everything: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ def oddities(opened: np.ndarray, close: np.ndarray, volume: np.ndarray) -> dict[
     return {
         "bars": len(there), "missing": int(there[-1] - there[0] + 1 - len(there)) if len(there) else 0, "spikes": len(undone), "splits": len(splits),
         "stale": _runs(returns == 0, STALE_RUN - 1), "idle": int((shares == 0).sum()), "first": int(there[0]), "last": int(there[-1]),
-        "worst": int(there[undone[0] + 1]) if undone else int(there[splits[0] + 1]) if splits else -1,
+        "worst": int(there[int(undone[0]) + 1]) if undone else int(there[int(splits[0]) + 1]) if splits else -1,
     }  # fmt: skip
 
 # %% ../nbs/components/605_data_quality.ipynb #a61c4748

@@ -256,8 +256,8 @@ def sort_candidates(starts, columns, stats, at, offsets, sorted_columns, sorted_
                 week[n], where[n, 0], where[n, 1] = stats[t, i, 0], t, i
                 n += 1
         order = np.argsort(week, kind="mergesort")
-        for i in order:
-            t, j = where[i]
+        for found in order:
+            t, j = where[found]
             sorted_columns[at] = columns[t, j]
             for what in range(8):
                 sorted_stats[what, at] = stats[t, j, what]

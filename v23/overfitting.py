@@ -252,8 +252,8 @@ def spa(returns: pd.DataFrame | np.ndarray, benchmark: np.ndarray | float = 0.0,
     p = {}
     for name, centre in (("lower", np.maximum(mean, 0)), ("consistent", mean * far), ("upper", mean)):
         again = np.maximum((math.sqrt(n) * (drawn - centre) / scale).max(axis=1), 0)
-        p[name] = float((again > max(float(t.max()), 0)).mean())
-    return Spa(p["lower"], p["consistent"], p["upper"], int(t.argmax()), float(t.max()))
+        p[name] = float((again > max(float(np.max(t)), 0)).mean())
+    return Spa(p["lower"], p["consistent"], p["upper"], int(np.argmax(t)), float(np.max(t)))
 
 # %% ../nbs/components/621_overfitting.ipynb #f0bd7911
 def superiority(trials: Trials | pd.DataFrame | None, benchmarks: dict[str, pd.Series | float], seed: int = 7) -> Section:

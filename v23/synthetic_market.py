@@ -110,7 +110,7 @@ def _bars(rng: np.random.Generator, moves: np.ndarray, own: np.ndarray) -> tuple
     typical = np.exp(rng.uniform(np.log(4e6), np.log(3e8), shape[1])) / start
     volume = np.round(typical * np.exp(0.35 * np.minimum(surprise, 4) + rng.normal(0, 0.30, shape)))
     opened, high, low, close = (np.maximum(np.round(x, 2), 0.01) for x in (opened, high, low, close))
-    return opened, np.maximum.reduce([high, opened, close]), np.minimum.reduce([low, opened, close]), close, volume
+    return opened, np.maximum(np.maximum(high, opened), close), np.minimum(np.minimum(low, opened), close), close, volume
 
 
 @lru_cache(maxsize=4)

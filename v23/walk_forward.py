@@ -161,11 +161,11 @@ def inner_scores(returns: np.ndarray, rows: np.ndarray, inner: int, purged: int)
 
 def choose(scores: np.ndarray) -> tuple[int, float, float]:
     "Column chosen, its mean score, and what choosing gave on the inner block that was left out (NaN with one block)."
-    best = int(scores.mean(axis=0).argmax())
+    best = int(np.argmax(scores.mean(axis=0)))
     left_out = []
     for n in range(len(scores)) if len(scores) > 1 else ():
-        others = np.delete(scores, n, axis=0).mean(axis=0)
-        left_out.append(float(scores[n, int(others.argmax())]))
+        others: np.ndarray = np.delete(scores, n, axis=0).mean(axis=0)
+        left_out.append(float(scores[n, int(np.argmax(others))]))
     return best, float(scores[:, best].mean()), float(np.mean(left_out)) if left_out else math.nan
 
 # %% ../nbs/components/609_walk_forward.ipynb #605da0cc
@@ -341,7 +341,7 @@ def walk_forward(
         study.progress(split.number + 1, len(splits), "folds")
     told = pd.DataFrame(rows, columns=["fold", "start", "end", "chosen", "trained", "expected", "got"])
     tested = np.concatenate([s.test for s in splits])
-    top, days_index = int(_sharpe_columns(study.fixed[tested]).argmax()), pd.DatetimeIndex(index)
+    top, days_index = int(np.argmax(_sharpe_columns(study.fixed[tested]))), pd.DatetimeIndex(index)
     hindsight = None if study.learns else pd.Series(study.fixed[tested, top], index=days_index, name="hindsight")
     return WalkForward(told, pd.Series(np.concatenate(parts), index=days_index, name="walk-forward"), hindsight, "" if study.learns else candidates[top].label, len(candidates), study.varied, tuple(study.trials), panel.synthetic)
 

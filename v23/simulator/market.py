@@ -297,7 +297,7 @@ def mean_daily_range(panel: Panel, symbol: str, row: int) -> float:
     past, c = slice(max(0, row - 19), row + 1), panel.column(symbol)
     ranges = (panel.high[past, c] - panel.low[past, c]) / panel.close[past, c]
     known = ranges[~np.isnan(ranges)]
-    return float(np.add.reduce(known) / len(known))
+    return float(known.sum() / len(known))
 
 # %% ../../nbs/components/74_simulator_market.ipynb #1d39ee7e
 @dataclass(frozen=True)
