@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -189,7 +190,9 @@ def _fork(order: Mapping[str, Any], shell: Any, outputs: list[dict[str, Any]]) -
     "Run one page in a child and wait for it; a child that is too slow, or whose reader is gone, is ended with all it started."
     answer = Path(order["answer"])
     answer.unlink(missing_ok=True)
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # The other thread is Arrow's allocator, which is prepared for a fork
+        pid = os.fork()
     if not pid:
         code = 1
         try:
