@@ -573,6 +573,26 @@ def test_F82_a_kill_without_an_owner_does_not_wait_for_a_mail_server_that_hangs(
     assert outbox.post.lanes["email"].step() and "kill switch" in took[0]
 
 
+@pytest.mark.parametrize("where", ["before it is written", "before the file is gone"])
+def test_a_desk_that_dies_as_it_takes_alerts_over_neither_loses_nor_repeats_one(where, tmp_path, ledger, monkeypatch):
+    from v23.adapters.alert_spool import SPOOL, append, spool, spooled, take_in
+
+    def dies(*_, **__):
+        raise KeyboardInterrupt
+
+    for n in (1, 2):
+        spool(tmp_path, "KILL_SWITCH", f"kill-{n}", "the data is wrong")
+    append(tmp_path, {"of": spooled(tmp_path)[0]["id"], "channel": "email", "status": "sent", "detail": "accepted"})
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(*((type(ledger), "record_all", dies) if where == "before it is written" else (type(tmp_path), "unlink", dies)))
+        take_in(ledger, tmp_path, ("email",))
+    assert (tmp_path / SPOOL).exists()
+    spool(tmp_path, "KILL_SWITCH", "kill-3", "again")
+    assert take_in(ledger, tmp_path, ("email",)) == (3 if where == "before it is written" else 1) and not (tmp_path / SPOOL).exists()
+    assert [e.body["subject"] for e in ledger.events("alert")] == ["kill-1", "kill-2", "kill-3"]
+    assert [e.body["alerts"] for e in ledger.events("delivery")] == [[next(ledger.events("alert")).seq]]
+
+
 def test_a_panic_without_any_folder_is_told_and_leaves_nothing_behind(outside, tmp_path):
     with mail_server() as (box, port):
         outside("panic", "--yes", "--state", str(tmp_path / "none"), **MAIL, SMTP_PORT=port)

@@ -209,14 +209,16 @@ def take_in(ledger: Ledger, state: Path | str, configured: tuple[str, ...], secr
     except OwnedError:
         return 0
     try:
-        rows = spooled(folder)
+        known, items = {e.body.get("spooled") for e in ledger.events("alert")}, list[tuple[str, Any]]()
+        rows = [r for r in spooled(folder) if r["id"] not in known]
         for row in rows:
             a = make_alert(row["code"], row["subject"], row["text"], datetime.fromisoformat(row["at"]), read_priority(row["priority"]) if row["priority"] else None, secret_words)
+            seq = ledger.last_seq + 1 + len(items)
             body = {"code": a.code, "subject": a.subject, "priority": a.priority.value, "text": a.detail, "repeats": 0, "first": True, "channels": channels_for(a.priority, configured), "source": 0, "told_at": row["at"]}
-            seq = ledger.record("alert", body)
-            told = [("delivery", {"alerts": [seq], "channel": c, **x}) for c, x in row["channels"].items() if c != "log"]
-            if told:
-                ledger.record_all(told)
+            items.append(("alert", body | {"spooled": row["id"]}))
+            items += [("delivery", {"alerts": [seq], "channel": c, **x}) for c, x in row["channels"].items() if c != "log"]
+        if items:
+            ledger.record_all(items)  # All at once: an alert without its receipts would be told again
         (folder / SPOOL).unlink(missing_ok=True)
         return len(rows)
     finally:
