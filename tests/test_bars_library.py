@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from v23.bars_source import marked
 from v23.data_quality import quality_report
 from v23.errors import BrokerError
 from v23.exchange_host import SimulatedExchange
+from v23.market_calendar import NEW_YORK
 from v23.settings import load_settings
 from v23.synthetic_market import synthetic_panel
 
@@ -80,7 +81,7 @@ def test_a_part_is_one_request_and_the_pace_stays_under_the_limit(alpaca, tmp_pa
 
 def test_parts_of_another_feed_are_others():
     names = [f"X{n}" for n in range(50)]
-    iex, sip = (list(parts_of(names, START, END, feed)) for feed in ("iex", "sip"))
+    iex, sip = (list(parts_of(names, START, END, feed, END)) for feed in ("iex", "sip"))
     assert len(iex) == 6 and not {p[0] for p in iex} & {p[0] for p in sip}
     assert [s for p in iex if p[2].year == 2024 for s in p[1]] == names and iex[0][2] == START and iex[2][3] == END
 
@@ -97,12 +98,20 @@ def test_prices_that_were_adjusted_on_another_day_are_fetched_again(alpaca, tmp_
     assert sum(line.startswith("part") for line in told) == 6
 
 
+def test_a_download_that_passes_midnight_has_prices_of_one_day_only(alpaca, tmp_path):
+    told = []
+    alpaca.exchange.advance_by((datetime(2026, 12, 3, 23, 59, 58, tzinfo=NEW_YORK) - alpaca.clock.now()).total_seconds())
+    fetch(alpaca, tmp_path, told)
+    assert sum(line.startswith("part") for line in told) == 12 and sum("a day ended meanwhile" in line for line in told) == 1
+    assert read_bars(tmp_path / "bars.parquet").symbols == alpaca.panel.symbols[:60]
+
+
 def test_bars_of_a_simulated_exchange_say_so_in_the_file_too(alpaca, tmp_path):
     fetch(alpaca, tmp_path, [])
     panel = read_bars(tmp_path / "bars.parquet")
     assert panel.synthetic and f"simulated at {alpaca.url}" in panel.source
     real = replace(panel, synthetic=False)
-    for url, synthetic in (("https://data.alpaca.markets", False), ("http://localhost:8123", True), ("http://127.0.0.1", True), ("http://127.0.0.1.example.com", False)):
+    for url, synthetic in (("https://data.alpaca.markets", False), ("https://data.alpaca.markets/", False), ("http://localhost:8123", True), ("http://[::1]:8123", True), ("http://exchange:8123", True), ("https://data.alpaca.markets.example.com", True)):
         assert marked(real, load_settings("/nonexistent", environ={"ALPACA_DATA_URL": url})).synthetic is synthetic
 
 

@@ -1,5 +1,6 @@
 "The compiled kernels against the plain engine, which is itself held to the slow implementation: holes, delistings, every convention, both real sets."
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,30 @@ def test_what_fails_in_a_thread_is_raised_here(monkeypatch):
 
     with pytest.raises(MemoryError, match="no room"):
         list(fast._in_threads(work, 40))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_whoever_is_interrupted_begins_nothing_new(threads, monkeypatch):
+    monkeypatch.setattr(fast, "FEW", 1)
+    monkeypatch.setattr(fast, "threads", lambda: threads)
+    begun = []
+
+    def work(portion):
+        begun.append(portion.start)
+        time.sleep(0.005)
+
+    portions = fast._in_threads(work, 400)
+    next(portions)
+    portions.close()
+    assert len(begun) < 40
+
+
+def test_a_day_on_which_nothing_moved_is_none_whatever_the_last_bit_says(panel):
+    steps = (1.01 ** (np.arange(len(panel.sessions)) // 7))[:, None]  # A rise every seventh session, to prices that are no round numbers
+    rising = replace(panel, **{f: np.repeat((panel.volume if f == "volume" else panel.close)[30:31], len(steps), axis=0) * (1 if f == "volume" else steps) for f in FIELDS})
+    s = StrategySettings(rsi_ceiling=101.0, volatility_floor=-1.0, drawdown_deep=-9.0, drawdown_shallow=9.0, volatility_ratio=-1.0, volume_ratio=-1.0, minimum_candidates=1, positions=3, cost_bps=0.0)
+    ours, theirs = (run(rising, V21(s), Terms(0.0)).figures["daily_win_rate"] for run in (fast_backtest, backtest_strategy))
+    assert ours == theirs == 1.0
 
 
 def test_a_panel_of_one_name_and_one_of_few_sessions(panel):

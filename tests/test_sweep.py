@@ -26,6 +26,7 @@ from v23.settings import StrategySettings
 from v23.sweep import run_sweep
 from v23.trials import Trial
 from v23.v21_signals import V21
+from v23.walk_forward import Study
 
 CLOCK = SimpleNamespace(now=lambda: datetime(2026, 3, 10, 14, 0, tzinfo=UTC))
 SPACE = {"rsi_ceiling": [30.0, 40.0], "positions": [5, 12, 30], "holding_sessions": [3, 5], "volatility_floor": [0.2, 0.3], "phase": [0, 2]}
@@ -47,7 +48,7 @@ def kernel(request):
 @pytest.mark.parametrize("accounting", ACCOUNTINGS)
 def test_every_configuration_of_a_sweep_is_its_own_backtest(panel, kernel, fill, accounting, tmp_path):
     terms = Terms(12.0, 0.004, 0.03, -0.4) if accounting == "drift" else None
-    how = Conditions(fill, accounting, "legacy_mean" if fill == "close" else "pit", terms=terms, start=panel.sessions[40])
+    how = Conditions(fill, accounting, "legacy_mean" if fill == "close" else "pit", terms=terms, own_cost=True, start=panel.sessions[40])
     found = run_sweep(panel, RandomSample(SPACE | {"cost_bps": (0.0, 30.0), "minimum_candidates": [1, 5]}, 24, 5), how=how, ledger=tmp_path / "t.jsonl", kernel=kernel, clock=CLOCK)
     for trial in found.trials:
         s = StrategySettings(**trial.parameters)
@@ -59,7 +60,8 @@ def test_every_configuration_of_a_sweep_is_its_own_backtest(panel, kernel, fill,
 
 
 def test_tranches_and_a_limit_on_volume_are_swept_too(panel, kernel, tmp_path):
-    for n, how in enumerate((Conditions(tranches=True, terms=Terms(cash_rate=0.03)), Conditions(terms=Terms(capacity=1e-4, capital=1e8)), Conditions(tranches=True, terms=Terms(capacity=1e-4, capital=1e8)))):
+    slow = Terms(capacity=1e-4, capital=1e8)
+    for n, how in enumerate((Conditions(tranches=True, terms=Terms(cash_rate=0.03), own_cost=True), Conditions(terms=slow, own_cost=True), Conditions(tranches=True, terms=slow, own_cost=True))):
         found = run_sweep(panel, {"positions": [5, 30], "cost_bps": [0.0, 25.0]}, how=how, ledger=tmp_path / f"{n}.jsonl", kernel=kernel, workers=1 + n % 2, clock=CLOCK)
         for trial in found.trials:
             s = StrategySettings(**trial.parameters)
@@ -160,6 +162,55 @@ def test_two_processes_may_append_to_one_ledger_at_once(tmp_path):
         assert process.returncode == 0
     assert read_trials(tmp_path / "t.jsonl").n == 160
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+
+
+class Sized(LowVolatility):
+    "A strategy with parameters that are no numbers."
+
+    name, scoring = "sized", ()
+
+    def __init__(self, positions: int = 5, windows: tuple[int, ...] = (21, 42), since: date = date(2024, 1, 2)):
+        super().__init__(positions=positions)
+
+
+def test_a_ledger_knows_what_it_recorded_as_its_file_says_it_whatever_the_parameters_are(panel, tmp_path):
+    ours = TrialLedger(tmp_path / "t.jsonl", CLOCK)
+    given = [5, 6]
+    run_sweep(panel, {"positions": [5], "windows": [(21, 42), given]}, Sized, ledger=ours, clock=CLOCK)
+    given.append(7)  # The caller's own afterwards
+    read = TrialLedger(tmp_path / "t.jsonl", CLOCK)
+    assert [a.__dict__ for a in ours.found.values()] == [b.__dict__ for b in read.found.values()]
+    assert [t.parameters["windows"] for t in ours.found.values()] == [[21, 42], [5, 6]] and ours.trials().frame.equals(read.trials().frame)
+
+
+@pytest.mark.parametrize(
+    ("how", "space", "said"),
+    [
+        ({"phase": 3}, {"phase": [0, 1]}, "phase is 0 in a configuration and all are to run at phase 3"),
+        ({"tranches": True}, {"phase": [0, 1]}, "tranches use every phase"),
+        ({"tranches": True, "phase": 3}, {"positions": [5]}, "tranches use every phase, leave it at 0"),
+        ({"terms": Terms(25.0)}, {"cost_bps": [0.0, 25.0]}, "cost_bps is 0 and the terms say 25"),
+    ],
+    ids=["two phases", "a phase of tranches", "tranches at a phase", "two costs"],
+)
+def test_what_would_be_ignored_is_refused_before_anything_runs(how, space, said, panel, tmp_path):
+    with pytest.raises(InputError, match=said):
+        run_sweep(panel, space, how=Conditions(**how), ledger=tmp_path / "t.jsonl", clock=CLOCK)
+    with pytest.raises(InputError, match="cost_bps is 0 and the terms say 100"):
+        _ = Study(panel, V21, {"cost_bps": [0.0, 50.0]}, terms=Terms(100.0)).fixed
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_finished_is_recorded_when_a_later_part_fails(panel, tmp_path, monkeypatch):
+    pytest.importorskip("numba", reason="the extra v23[fast] is not installed")
+    from v23 import fast_backtest
+
+    find = fast_backtest.find_candidates
+    monkeypatch.setattr(fast_backtest, "find_candidates", lambda p, s, u, phase, first=0: find(p, s, u, phase, first) if phase < 4 else (_ for _ in ()).throw(MemoryError("no room")))
+    monkeypatch.setattr("v23.sweep.threads", lambda: 2)
+    with pytest.raises(MemoryError):
+        run_sweep(panel, {"phase": [0, 1, 2, 3, 4], "positions": [5, 9]}, ledger=tmp_path / "t.jsonl", kernel="numba", clock=CLOCK)
+    assert read_trials(tmp_path / "t.jsonl").n == 8
 
 
 @pytest.mark.parametrize("keep", [True, False])

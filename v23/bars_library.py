@@ -61,7 +61,7 @@ PAUSE_S = 0.5
 WAITS_S = (5.0, 20.0, 61.0)  # Before asking again; the limit is per minute
 
 
-def parts_of(symbols: Sequence[str], start: date, end: date, feed: str = "iex", asked: date | None = None) -> Iterator[tuple[str, list[str], date, date]]:
+def parts_of(symbols: Sequence[str], start: date, end: date, feed: str, asked: date) -> Iterator[tuple[str, list[str], date, date]]:
     "Name, symbols, first and last day of each part. Prices are adjusted up to the day they are asked for: parts of another day have other names."
     for n in range(0, len(symbols), SYMBOLS_PER_PART):
         some = list(symbols[n : n + SYMBOLS_PER_PART])
@@ -96,7 +96,8 @@ def download(
 ) -> Panel:
     "Daily bars of many symbols, part by part; parts that are there already are not fetched again. Raises DataError when there are none at all."
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    parts = list(parts_of(sorted(symbols), start, end, feed, clock.now().astimezone(NEW_YORK).date()))
+    asked = clock.now().astimezone(NEW_YORK).date()
+    parts = list(parts_of(sorted(symbols), start, end, feed, asked))
     for n, (name, some, first, last) in enumerate(parts, 1):
         if (folder / name).exists() or (folder / f"{name}.none").exists():
             continue
@@ -109,6 +110,9 @@ def download(
             (folder / f"{name}.none").touch()
         report(f"part {n} of {len(parts)}: {first.year}, {some[0]} to {some[-1]}")
         clock.sleep(PAUSE_S)
+    if clock.now().astimezone(NEW_YORK).date() != asked:
+        report("a day ended meanwhile, and prices are adjusted to the day they are asked for; asking for all parts again")
+        return download(client, symbols, start, end, folder, clock, feed, report)
     found = [folder / name for name, *_ in parts if (folder / name).exists()]
     if not found:
         raise DataError(f"Alpaca has no daily bars of {', '.join(list(symbols)[:5])} from {start} to {end}")

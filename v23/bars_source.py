@@ -20,7 +20,7 @@ from .domain import is_symbol
 from .errors import DataError, InputError, SettingsError
 from .market_calendar import NEW_YORK, previous_session, session_of
 from .market_data import FIELDS, Panel
-from .settings import Settings, is_local
+from .settings import DATA_HOST, Settings
 
 # %% ../nbs/components/77_bars_source.ipynb #d190338b
 ALPACA = "alpaca:"
@@ -48,9 +48,9 @@ def alpaca_client(settings: Settings) -> Any:
 
 
 def marked(panel: Panel, settings: Settings) -> Panel:
-    "Bars that came from an address of this machine say so: a simulated exchange made them."
-    url = settings.texts["ALPACA_DATA_URL"]
-    return replace(panel, source=f"{panel.source}, simulated at {url}", synthetic=True) if is_local(url) else panel
+    "Bars that came from another address than Alpaca's own say so: a simulated exchange made them."
+    url = settings.texts["ALPACA_DATA_URL"].rstrip("/")
+    return panel if url == DATA_HOST else replace(panel, source=f"{panel.source}, simulated at {url}", synthetic=True)
 
 
 def fetch_panel(spec: str, settings: Settings, now: datetime) -> Panel:

@@ -63,7 +63,7 @@ def backtest(
     fill: FillOption = "next_open",
     accounting: AccountingOption = "drift",
     universe: UniverseOption = "pit",
-    phase: Annotated[int, typer.Option("--phase", help="Rebalance rows: phase, phase + 5, …", min=0)] = 0,
+    phase: Annotated[int, typer.Option("--phase", help="Rebalance rows: phase, phase + holding, …", min=0)] = 0,
     start: Annotated[str, typer.Option("--start", help="First session traded.")] = "",
     end: Annotated[str, typer.Option("--end", help="Last session traded.")] = "",
     strategy: StrategyOption = "v21",
@@ -220,9 +220,9 @@ def strategy_factory(text: str) -> Any:
 # %% ../nbs/components/96_cli.ipynb #42618c3a
 def _search(grid: list[str], ranges: list[str], random: int, sequential: bool, seed: int) -> Any:
     "The search that the options describe."
-    from v23.search import Coordinate, Grid, RandomSample, parse_values
+    from v23.search import Coordinate, Grid, RandomSample, parse_grid
 
-    space: dict[str, Any] = dict(parse_values(g, "--grid") for g in grid)
+    space: dict[str, Any] = parse_grid(grid)
     drawn = dict(parse_range(r) for r in ranges)
     if random and sequential:
         raise InputError("--random and --sequential are both given; one of them is expected")
@@ -275,11 +275,8 @@ def sweep(
     from v23.sweep import run_sweep, write_sweep
 
     asked = _search(grid or [], ranges or [], random, sequential, seed)
-    if cost_bps is not None and "cost_bps" in asked.space:
-        raise InputError("--cost-bps is given and cost_bps is varied; one of them is expected")
     terms = Terms(Terms().cost_bps if cost_bps is None else cost_bps, cost_per_share, cash_rate, delisting_return, capacity, capital)
-    own = terms == Terms() and cost_bps is None
-    how = Conditions(fill, accounting, universe, phase, tranches, None if own else terms, parse_day(start, "--start"), parse_day(end, "--end"))
+    how = Conditions(fill, accounting, universe, phase, tranches, terms, cost_bps is None, parse_day(start, "--start"), parse_day(end, "--end"))
     panel = panel_for(bars, seed, load_settings())
     say(f"bars: {panel.source}{' (SYNTHETIC)' if panel.synthetic else ''}, {len(panel.sessions)} sessions × {len(panel.symbols)} symbols")
     found = run_sweep(panel, asked, strategy_factory(strategy), how, ledger, study, workers, scheduler, kernel, progress=sys.stderr.isatty())
@@ -442,7 +439,7 @@ def research_report(
     """
     from v23.research_report import describe_research, research_report as run
 
-    told = run(strategy, bars, seed, state, reports, fill, say, grid="; ".join(grid or ()))
+    told = run(strategy, bars, seed, state, reports, fill, say, grid=grid or ())
     answer(told, as_json, describe_research(told))
 
 # %% ../nbs/components/96_cli.ipynb #6b0d7abb

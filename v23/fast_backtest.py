@@ -67,18 +67,21 @@ def _in_threads(work: Callable[[slice], Any], count: int) -> Iterator[tuple[slic
     pieces, done = max(1, count // FEW), dict[int, Any]()
     portions, todo = [slice(count * n // pieces, count * (n + 1) // pieces) for n in range(pieces)], iter(range(pieces))
 
-    def take(mine: Iterator[int]) -> None:
-        for n in mine:
+    def take() -> None:
+        for n in todo:
             done[n] = work(portions[n])
 
     with ThreadPoolExecutor(threads()) as pool:  # Its threads start when they are needed
-        helpers = [pool.submit(take, todo) for _ in range(min(threads(), pieces) - 1)]
-        for n, portion in enumerate(portions):
-            while n not in done and (one := next(todo, None)) is not None:
-                take(iter([one]))
-            if n not in done:
-                [h.result() for h in helpers]
-            yield portion, done.pop(n)
+        helpers = [pool.submit(take) for _ in range(min(threads(), pieces) - 1)]
+        try:
+            for n, portion in enumerate(portions):
+                while n not in done and (one := next(todo, None)) is not None:
+                    done[one] = work(portions[one])
+                if n not in done:
+                    [h.result() for h in helpers]
+                yield portion, done.pop(n)
+        finally:
+            list(todo)  # Nobody begins another one
 
 
 def _scanner(panel: Panel, settings: Sequence[StrategySettings], universe: str, width: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -663,8 +663,8 @@ def figures_of(net, invested, tally, out):
             peak = max(peak, equity)
             worst = min(worst, equity / peak - 1.0)
             mean += x
-            active += x != 0.0
-            won += x > 0.0
+            active += abs(x) > TINY
+            won += x > TINY
             inside += invested[b, d]
         mean /= days
         spread = 0.0

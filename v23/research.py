@@ -54,7 +54,11 @@ class Recipe:
         "The rule with other values to choose from, its own always among them; raises InputError naming a parameter it does not have, or a value that cannot be."
         for name, values in grid.items():
             for value in values:
-                parameters_of(self.factory, {**self.parameters, name: value})
+                given = parameters_of(self.factory, {**self.parameters, name: value})
+                try:
+                    check_shape_of(make_strategy(self.factory, given))
+                except (TypeError, ValueError) as e:
+                    raise InputError(f"{name} is {value!r}: {self.name} cannot be made of it ({e})") from None
         chosen = {n: v for n, v in parameters_of(self.factory, self.parameters).items() if n in {*self.parameters, *grid}}
         among = {n: dict.fromkeys([*grid.get(n, ()), v]) for n, v in chosen.items()}
         return replace(self, parameters=chosen, grid={n: sorted(v, key=lambda x: x if isinstance(x, (int, float)) else 0) for n, v in among.items()})
@@ -216,7 +220,7 @@ class Research:
         days = self.result.returns.index
         sections = [{"title": n, "verdict": s.verdict, "sentence": s.sentence, "figures": dict(s.figures)} for n, s in self.sections.items()]
         return to_plain({
-            "outcome": self.outcome, "headline": self.headline, "reasons": self.reasons(), "strategy": self.recipe.name, "parameters": dict(self.recipe.parameters),
+            "outcome": self.outcome, "headline": self.headline, "reasons": self.reasons(), "strategy": self.recipe.name, "parameters": dict(self.recipe.parameters), "grid": dict(self.recipe.grid),
             "bars": self.panel.source, "synthetic": self.panel.synthetic, "digest": self.panel.digest, "first": days[0].date(), "last": days[-1].date(),
             "figures": self.result.figures, "trials": {"n": self.trials.n, "configurations": self.trials.n_configurations, "sharpe_variance": self.trials.sharpe_variance}, "run": self.key, "sections": sections,
         })  # fmt: skip

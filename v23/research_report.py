@@ -9,12 +9,13 @@ __all__ = ['STYLE', 'COLOURS', 'CLAIMS', 'Shown', 'badge', 'image', 'opening', '
 
 # %% ../nbs/components/93_research_report.ipynb #36e390e6
 import base64
+import hashlib
 import io
 import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
@@ -32,9 +33,9 @@ from .errors import InputError
 from .integrity import Section, Verdict, shown_table
 from .jobs import run_job, today
 from .research import Recipe, Research, recipe_of, research
-from .search import parse_values
+from .search import parse_grid
 from .settings import Settings, load_settings
-from .trials import code_of
+from .trials import canonical, code_of
 
 # %% ../nbs/components/93_research_report.ipynb #3fd60b37
 STYLE = """<style>
@@ -167,10 +168,10 @@ def trials_path(state: Path | str) -> Path:
     return Path(state) / "research" / "trials.jsonl"
 
 
-def asked_recipe(strategy: str, grid: str = "") -> Recipe:
-    "A strategy with what is chosen from: its own grid, or one like  lookback=60,120; positions=20,40. Raises InputError naming what is wrong."
+def asked_recipe(strategy: str, grid: Sequence[str] = ()) -> Recipe:
+    "A strategy with what is chosen from: its own grid, or one like lookback=60,120 and positions=20,40. Raises InputError naming what is wrong."
     recipe = recipe_of(strategy)
-    return recipe.over(dict(parse_values(g.strip()) for g in grid.split(";"))) if grid else recipe
+    return recipe.over(parse_grid(grid)) if grid else recipe
 
 
 def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open", progress: str = "", grid: str = "") -> Research:
@@ -182,7 +183,7 @@ def make(strategy: str, bars: str, seed: int, state: str, fill: str = "next_open
             with open(progress, "a", encoding="utf-8") as f:
                 f.write(text + "\n")
 
-    recipe = asked_recipe(strategy, grid)
+    recipe = asked_recipe(strategy, [g.strip() for g in grid.split(";")] if grid else ())
     folder, settings = state or tempfile.mkdtemp(prefix="v23-research-"), load_settings()
     told = research(panel_for(bars, seed, settings), recipe, TrialLedger(trials_path(folder), real_clock()), fill, say=say)
     return told if told.outcome == "meaningless" else with_breakers(told, settings, say)
@@ -238,7 +239,7 @@ def research_report(
     fill: str = "next_open",
     say: Callable[[str], None] = lambda text: None,
     timeout_s: int = 3600,
-    grid: str = "",  # As `asked_recipe`
+    grid: Sequence[str] = (),  # As `asked_recipe`
 ) -> dict[str, Any]:
     """Run the notebook and put its page into the reports folder; what was found, and where the page is.
 
@@ -251,10 +252,11 @@ def research_report(
         raise InputError(f"fill is {fill!r}; one of next_open, next_close, close is expected")
     with tempfile.TemporaryDirectory() as folder:
         told_of = Path(folder, "progress")
-        values = {"strategy": strategy, "bars": bars, "seed": seed, "state": str(Path(state).resolve()), "fill": fill, "grid": grid, "progress": str(told_of)}
+        values = {"strategy": strategy, "bars": bars, "seed": seed, "state": str(Path(state).resolve()), "fill": fill, "grid": "; ".join(grid), "progress": str(told_of)}
         with followed(told_of, say):
             run = run_job("research_report", values, Path(reports), today(), {"MPLBACKEND": "agg"}, timeout_s)
-    name = f"{slug(strategy.rpartition(':')[2] or strategy)}-{slug(Path(bars).stem if bars else f'synthetic {seed}')}-{run.result['digest'][:8]}"
+    other = [fill.replace("_", "-")] * (fill != "next_open") + [hashlib.sha256(canonical(run.result["grid"]).encode()).hexdigest()[:8]] * bool(grid)  # Not the question of the plain name
+    name = "-".join([slug(strategy.rpartition(":")[2] or strategy), slug(Path(bars).stem if bars else f"synthetic {seed}"), run.result["digest"][:8], *other])
     place = Path(reports) / "research" / name
     place.mkdir(parents=True, exist_ok=True)
     for source in (run.html, run.notebook):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backtest import Terms, last_bars
+from .backtest import STILL, Terms, last_bars
 from .candidates import FEWEST, Chosen
 from .market_data import Panel
 
@@ -153,7 +153,7 @@ def _figures(net: np.ndarray, invested: np.ndarray, tally: np.ndarray) -> np.nda
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.column_stack([
             np.maximum(equity[:, -1], 0.0) ** (1 / years) - 1, spread * np.sqrt(252), np.where(spread > 0, net.mean(axis=1) / spread * np.sqrt(252), np.nan),
-            np.minimum((equity / peak - 1).min(axis=1), 0.0), (net > 0).sum(axis=1) / (net != 0).sum(axis=1), tally[2], tally[3] / tally[2], tally[0] / years, tally[1] / years, invested.mean(axis=1),
+            np.minimum((equity / peak - 1).min(axis=1), 0.0), (net > STILL).sum(axis=1) / (np.abs(net) > STILL).sum(axis=1), tally[2], tally[3] / tally[2], tally[0] / years, tally[1] / years, invested.mean(axis=1),
         ])  # fmt: skip
 
 

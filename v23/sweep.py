@@ -42,12 +42,15 @@ def _in_process(evaluator: Evaluator, portions: Portions) -> Iterator[list[Trial
         return
     begun: deque[Future[list[Trial]]] = deque()
     with ThreadPoolExecutor(side_by_side) as pool:
-        for portion in portions:
-            evaluator.prepare(portion)  # What they share is computed once
-            begun.append(pool.submit(evaluator.evaluate, portion))
-            if len(begun) > 2 * side_by_side:
+        try:
+            for portion in portions:
+                begun.append(pool.submit(evaluator.evaluate, portion))
+                if len(begun) > 2 * side_by_side:
+                    yield begun.popleft().result()
+            while begun:
                 yield begun.popleft().result()
-        yield from (b.result() for b in begun)
+        finally:
+            [b.cancel() for b in begun]
 
 
 _inherited: list[Evaluator] = []  # In a process of a pool

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -185,9 +184,8 @@ class TrialLedger(_Appending):
             temporary = self.head_path.with_name(f".{self.head_path.name}.{os.getpid()}.tmp")
             temporary.write_text(f"{seq} {prev}\n", encoding="ascii")
             temporary.replace(self.head_path)
-            for t, kept in zip(new.values(), stored, strict=True):
-                self.found[t.key] = replace(t, returns=None, kept=kept)
-            self.sessions.setdefault(panel.digest, tuple(panel.sessions))
+            for kind, body in entries:  # Known as a reader of the file knows them
+                self._take({"kind": kind, "body": json.loads(body)})
             self.seq, self.last, self.size = seq, prev, self.size + sum(map(len, lines))
         return list(new.values())
 
