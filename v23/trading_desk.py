@@ -339,7 +339,7 @@ class Standing:
     quarantined: frozenset[str]
     untradable: frozenset[str]
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #209e2cba
 @dataclass
 class StandingView(PurseView):
     "Remembers how the desk stands until something happens."
@@ -976,7 +976,7 @@ class TradingDesk(DailyDesk):
 def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
     return AlpacaAPI(*keys, url, data_url, settings.execution, clock, settings.texts["ALPACA_FEED"], paper=settings.mode != "live", concurrency=1 if settings.mode == "simulated" else settings.execution.concurrent_orders)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #3e9f8911
 SIMULATED_KEYS = (Secret("simulated"), Secret("simulated"))
 
 

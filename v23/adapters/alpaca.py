@@ -188,7 +188,7 @@ def parse_order(data: Mapping[str, Any]) -> BrokerOrder:
         detail=str(data.get("reject_reason") or ""),
     )
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #45c2beca
 def parse_account(data: Mapping[str, Any]) -> Account:
     "Money from the broker's JSON."
     return Account(
@@ -203,7 +203,7 @@ def parse_account(data: Mapping[str, Any]) -> Account:
         intraday_adjustments=_decimal(data, "intraday_adjustments", "0"),
     )
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #522ad5bf
 def parse_position(data: Mapping[str, Any]) -> Position:
     "Shares held from the broker's JSON, whatever they are called: they are held."
     return Position(

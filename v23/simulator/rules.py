@@ -154,7 +154,7 @@ def far_side(x: SimulatedAccount, symbol: str, side: Side) -> Decimal:
     quote: Quote = x.market.quote_at(symbol, x._now)  # type: ignore[assignment]  # a listed symbol has one
     return dollars(quote.ask if side is Side.BUY else quote.bid)
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #4813332c
 def last_close(x: SimulatedAccount, tif: str) -> datetime:
     "When an order placed now ends by itself: the close of its session, or of the last one within 90 days."
     session = session_for(x._now)[0]
