@@ -36,7 +36,7 @@ class ExchangeConfig:
     start: datetime  # Virtual instant at which the account was opened
     cash: Decimal
 
-
+# %% ../nbs/components/78_exchange_host.ipynb #9f499265
 def exchange_folder(state_dir: Path) -> Path:
     "Where the simulated account of a state folder is kept."
     return Path(state_dir) / "exchange"

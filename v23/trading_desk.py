@@ -73,7 +73,7 @@ def equity_points(ledger: Ledger) -> tuple[EquityPoint, ...]:
         for e in ledger.events("session_closed")
     ))  # fmt: skip
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #e5a7564f
 def flow_since_close(ledger: Ledger, account: Account, session: date) -> float:
     """Dollars deposited less withdrawn since the last recorded close, as far as anybody knows.
 
@@ -90,7 +90,7 @@ def flow_since_close(ledger: Ledger, account: Account, session: date) -> float:
     lag = float(account.intraday_adjustments) - began - math.fsum(x for day, x in booked if day == today)
     return math.fsum(x for _, x in booked) - counted + lag
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #848d79ba
 def session_errors(ledger: Ledger, session: date) -> dict[str, int]:
     "Errors of one session by kind."
     seen = ledger.remembered("errors", ("error",), lambda: [(e.body.get("session"), e.body["kind"]) for e in ledger.events("error")])
@@ -107,7 +107,7 @@ def closed_trades(ledger: Ledger) -> tuple[tuple, ...]:
     "(session, symbol, pnl, capital) of every closed trade, by the time it closed."
     return trades_by_session(round_trips(ledger.fills(), ledger.adjustments()), session_of)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #bbecc9c9
 def sent_entries(ledger: Ledger, session: date) -> frozenset[str]:
     "Parent entry orders of a session that were sent."
     return ledger.remembered(f"sent entries of {session}", ("parent", "order"), lambda: frozenset(
@@ -119,7 +119,7 @@ def entries_today(ledger: Ledger, session: date) -> int:
     "How many parent entry orders of a session were sent."
     return len(sent_entries(ledger, session))
 
-# %% ../nbs/components/85_trading_desk.ipynb #e5a7564f
+# %% ../nbs/components/85_trading_desk.ipynb #415434a1
 def sent_per_wish(ledger: Ledger) -> Mapping[str, int]:
     "Orders that left, by the parent they are of."
     return ledger.remembered("sent per wish", ("order",), lambda: Counter(o.intent_id for o in ledger.orders() if o.attempts))
@@ -140,7 +140,7 @@ def sent_since(ledger: Ledger, moment: datetime) -> int:
     times = ledger.remembered("sending times", ("order",), lambda: sorted(o.sent_at for o in ledger.orders() if o.sent_at is not None))
     return len(times) - bisect_right(times, moment)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #9980f070
 def last_rebalance(ledger: Ledger) -> date | None:
     "The session of the latest completed rebalance."
     done = [e.body["session"] for e in ledger.events("rebalanced")]
@@ -151,13 +151,13 @@ def rebalance_due(last: date | None, session: date, holding_sessions: int) -> bo
     "None yet, or enough sessions since the last one; a missed day is made up on the next."
     return last is None or len(sessions_between(last, session)) - 1 >= holding_sessions
 
-# %% ../nbs/components/85_trading_desk.ipynb #848d79ba
+# %% ../nbs/components/85_trading_desk.ipynb #f1cd45c2
 def repeated_orders(ledger: Ledger, session: date) -> int:
     "Most orders that one parent of a session has sent."
     sent = sent_per_wish(ledger)
     return max((sent.get(p["intent_id"], 0) for p in ledger.parents(session)), default=0)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #38742ed8
 def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float], began: float, flow: float) -> tuple[float, float | None]:
     "The peak drawdowns are counted from, and the one before it was rebased; all net of flows, None when that is over."
     last = ledger.last(PEAK_REBASED)
@@ -167,7 +167,7 @@ def peaks(ledger: Ledger, points: Sequence[EquityPoint], levels: Sequence[float]
     told = last.body
     return peaks_of(points, levels, began, flow, Rebased(date.fromisoformat(told["session"]), told["equity"], told["old_peak"], told["flow"], over))
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #b7361051
 def last_marks(ledger: Ledger, session: date) -> tuple[dict[str, tuple[Decimal, float]], dict[str, Decimal]]:
     "Shares and price of each name at the last close before a session, and the signed shares traded since."
     before = [e for e in ledger.events("session_closed") if e.body["session"] < session.isoformat()]
@@ -184,7 +184,7 @@ def real_losses(ledger: Ledger, session: date) -> frozenset[str]:
     said = {e.body["symbol"]: e.body["split"] for e in ledger.events(SPLIT_VERDICT) if e.body["session"] == session.isoformat()}
     return frozenset(s for s, is_split in said.items() if not is_split)
 
-# %% ../nbs/components/85_trading_desk.ipynb #bbecc9c9
+# %% ../nbs/components/85_trading_desk.ipynb #d2093f69
 def loss_reading(ledger: Ledger, session: date, now: datetime, equity: float, start_equity: float, flow: float = 0.0) -> LossReading:
     "The account as the breakers see it, from the recorded closes and the equity now; earlier equities are shifted by what flowed since."
     points = [p for p in equity_points(ledger) if p.session < session]
@@ -215,7 +215,7 @@ def start_equity(ledger: Ledger, account: Account) -> float:
     first = next(iter(ledger.events("session_opened")), None)
     return float(first.body["equity"]) if first else float(account.equity)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #811588ec
 def kelly_estimate(settings: Settings, ledger: Ledger, panel: Panel, strategy: Strategy) -> KellyEstimate:
     "Full Kelly on the basis the settings name, from bars or trades known so far."
     basis = settings.sizing.kelly_basis
@@ -339,7 +339,7 @@ class Standing:
     quarantined: frozenset[str]
     untradable: frozenset[str]
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #209e2cba
 @dataclass
 class StandingView(PurseView):
     "Remembers how the desk stands until something happens."
@@ -424,7 +424,7 @@ def is_lost(order: Order, now: datetime) -> bool:
     "Nobody has known for a minute whether this order exists: no entries until somebody does."
     return order.state is OrderState.UNKNOWN and order.sent_at is not None and (now - order.sent_at).total_seconds() > LOST_S
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #29b69ffc
 def unreconciled(ledger: Ledger) -> bool:
     "The last reconciliation found something that stops entries."
     last = ledger.last("reconciled")
@@ -976,7 +976,7 @@ class TradingDesk(DailyDesk):
 def _broker(settings: Settings, url: str, data_url: str, clock: Clock, keys: tuple[Secret, Secret]) -> AlpacaAPI:
     return AlpacaAPI(*keys, url, data_url, settings.execution, clock, settings.texts["ALPACA_FEED"], paper=settings.mode != "live", concurrency=1 if settings.mode == "simulated" else settings.execution.concurrent_orders)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #3e9f8911
 SIMULATED_KEYS = (Secret("simulated"), Secret("simulated"))
 
 
@@ -1066,7 +1066,7 @@ def show(desk: TradingDesk) -> None:
     desk.view = LiveView(desk.ledger, w.state_dir, w.settings, facts, w.sectors)
     desk._closers.append(desk.view.close)
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #4333d38f
 def listen(desk: TradingDesk, stream: OrderStream) -> None:
     "Let a stream wake the desk's polls, and watch that it does; it ends with the desk."
     watch = StreamWatch(stream, lambda text: desk.engine.wire.error("notice", "STREAM_MUTE", text))
@@ -1074,7 +1074,7 @@ def listen(desk: TradingDesk, stream: OrderStream) -> None:
     desk.on_close(stream.close)
     stream.start()
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #72fcc111
 def _own_exchange(state_dir: Path, bars: str, seed: int, warmup: int) -> ExchangeHost:
     "The account kept in this state folder, or a fresh one that opens on the last twentieth session of the bars."
     from v23.exchange_host import ExchangeConfig, opening_instant
@@ -1094,7 +1094,7 @@ def open_existing(state: Path | str, reports: Path | str = "") -> TradingDesk:
         raise InputError(f"{state} holds no desk yet; start with  v23 campaign")
     return open_desk(state=state, reports=reports or Path(state) / "reports")
 
-
+# %% ../nbs/components/85_trading_desk.ipynb #b34f8a4e
 ORDER_COLUMNS = ("client_order_id", "symbol", "side", "purpose", "quantity", "order_type", "limit_price", "state", "filled_quantity", "filled_avg_price", "attempts", "sent_at", "reason")
 
 

@@ -56,7 +56,7 @@ def _read_body(response: Any, deadline: float) -> bytes:
             response.close()
     return bytes(body)
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #69fc248a
 def _bounded_adapter(settings: ExecutionSettings) -> Any:
     "A requests adapter whose every call ends within the total deadline."
     from requests.adapters import HTTPAdapter
@@ -89,7 +89,7 @@ def harden(client: Any, settings: ExecutionSettings) -> Any:
     client._session.mount("https://", _bounded_adapter(settings))
     return client
 
-# %% ../../nbs/components/73_alpaca.ipynb #7b2412b7
+# %% ../../nbs/components/73_alpaca.ipynb #dfea1c7f
 MAX_HOLD_S = 60.0
 
 
@@ -104,7 +104,7 @@ def wait_of(headers: Mapping[str, str], now: datetime) -> float:
             return min(MAX_HOLD_S, max(0.0, wait))
     return 1.0
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #dec9505c
 def classify_error(status: int | None, text: str, wait_s: float = 1.0) -> BrokerError:
     "The error a reply stands for: definitive with a readable body, otherwise ambiguous."
     try:
@@ -188,7 +188,7 @@ def parse_order(data: Mapping[str, Any]) -> BrokerOrder:
         detail=str(data.get("reject_reason") or ""),
     )
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #45c2beca
 def parse_account(data: Mapping[str, Any]) -> Account:
     "Money from the broker's JSON."
     return Account(
@@ -203,7 +203,7 @@ def parse_account(data: Mapping[str, Any]) -> Account:
         intraday_adjustments=_decimal(data, "intraday_adjustments", "0"),
     )
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #522ad5bf
 def parse_position(data: Mapping[str, Any]) -> Position:
     "Shares held from the broker's JSON, whatever they are called: they are held."
     return Position(
@@ -263,7 +263,7 @@ def executions_of(row: Mapping[str, Any], known: Mapping[str, Fill]) -> list[Fil
         return [undone or replace(fill, fill_id=f"{fill.fill_id}:undone", side=fill.side.opposite)]  # one id, whichever window it was seen in
     return [undone, fill] if kind == "trade_correct" and undone else []
 
-
+# %% ../../nbs/components/73_alpaca.ipynb #1cb19d41
 def parse_quote(symbol: str, data: Mapping[str, Any], feed: str) -> Quote:
     "Best bid and offer; a side that is missing or not a number is NaN, which makes the quote invalid."
 

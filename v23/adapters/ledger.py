@@ -65,12 +65,12 @@ CREATE TABLE IF NOT EXISTS jobs(name TEXT NOT NULL, session TEXT NOT NULL, statu
 """
 PROJECTIONS = ("parents", "orders", "fills", "jobs")
 
-
+# %% ../../nbs/components/71_ledger.ipynb #cb9d5add
 def event_hash(prev_hash: str, seq: int, at: str, kind: str, body: str, build: str) -> str:
     "The link of one event to all before it (sha256 over a separator no field contains)."
     return hashlib.sha256("\x1f".join((prev_hash, str(seq), at, kind, body, build)).encode()).hexdigest()
 
-
+# %% ../../nbs/components/71_ledger.ipynb #a75d345e
 def project(db: sqlite3.Connection, kind: str, body: Mapping[str, Any], text: str) -> None:
     "Bring the tables up to date with one event."
     if kind == "parent":
@@ -86,7 +86,7 @@ def project(db: sqlite3.Connection, kind: str, body: Mapping[str, Any], text: st
     elif kind == "job":
         db.execute("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?)", (body["name"], body["session"], body["status"], text))
 
-# %% ../../nbs/components/71_ledger.ipynb #cb9d5add
+# %% ../../nbs/components/71_ledger.ipynb #7a1cb2f7
 AROUND = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 
 
@@ -94,7 +94,7 @@ def is_damage(error: Exception) -> bool:
     "The file itself is wrong, and not the disk, the memory or the rights around it."
     return not isinstance(error, OSError) and getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in AROUND
 
-
+# %% ../../nbs/components/71_ledger.ipynb #886936c1
 class LedgerFile:
     "Opens one file that only this process may write; raises LedgerError when it cannot be trusted."
 

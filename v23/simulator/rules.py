@@ -44,7 +44,7 @@ def check_kind(x: SimulatedAccount, data: Mapping[str, Any]) -> tuple[str, str]:
         raise Refusal(422, 42210000, "extended hours order must be DAY limit orders")
     return kind, tif
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #d11e769a
 EVENING = time(19, 0)  # From here on an auction order is for the next session
 
 
@@ -61,7 +61,7 @@ def check_agreement(x: SimulatedAccount, kind: str, tif: str) -> None:
         if local >= last:
             raise Refusal(403, 40310000, f"{tif} orders are not accepted from {last:%H:%M} to {EVENING:%H:%M}")
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #66e99569
 def check_price(data: Mapping[str, Any], name: str, kind: str, needed: bool) -> Decimal | None:
     "A limit or stop price on the tick, None when the type has none; raises Refusal."
     price = number_of(data, name)
@@ -79,7 +79,7 @@ def check_prices(data: Mapping[str, Any], kind: str) -> tuple[Decimal | None, De
     "Limit and stop price of a request; raises Refusal."
     return check_price(data, "limit_price", kind, "limit" in kind), check_price(data, "stop_price", kind, "stop" in kind)
 
-# %% ../../nbs/components/753_simulator_rules.ipynb #d11e769a
+# %% ../../nbs/components/753_simulator_rules.ipynb #54b1fe61
 def check_quantity(x: SimulatedAccount, data: Mapping[str, Any], symbol: str, tif: str) -> tuple[Decimal | None, Decimal | None]:
     "Shares and dollars of a request, one of them None; raises Refusal."
     quantity, notional = number_of(data, "qty"), number_of(data, "notional")
@@ -100,7 +100,7 @@ def check_quantity(x: SimulatedAccount, data: Mapping[str, Any], symbol: str, ti
             raise Refusal(422, 42210000, "fractional orders must be DAY orders")
     return quantity, notional
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #95d57265
 def listed(x: SimulatedAccount, symbol: str) -> bool:
     "The symbol has begun to trade."
     return x.market.traded.last(symbol, x.market.traded.opened(x._now)) is not None
@@ -112,7 +112,7 @@ def tradable(x: SimulatedAccount, symbol: str) -> bool:
     last, n = traded.last(symbol, traded.opened(x._now)), traded.opened(x._now)
     return last is not None and last >= traded.sessions[max(0, n - 20)]
 
-# %% ../../nbs/components/753_simulator_rules.ipynb #66e99569
+# %% ../../nbs/components/753_simulator_rules.ipynb #6da2fc64
 def read_order(x: SimulatedAccount, body: bytes) -> SimOrder:
     "A checked order from a request body; raises Refusal."
     data = read_object(body)
@@ -133,7 +133,7 @@ def read_order(x: SimulatedAccount, body: bytes) -> SimOrder:
     order.times["expires_at"] = last_close(x, tif)
     return order
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #80346676
 SHORT_RESERVE = Decimal("1.03")  # A short sale reserves three percent above its price
 
 
@@ -154,7 +154,7 @@ def far_side(x: SimulatedAccount, symbol: str, side: Side) -> Decimal:
     quote: Quote = x.market.quote_at(symbol, x._now)  # type: ignore[assignment]  # a listed symbol has one
     return dollars(quote.ask if side is Side.BUY else quote.bid)
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #4813332c
 def last_close(x: SimulatedAccount, tif: str) -> datetime:
     "When an order placed now ends by itself: the close of its session, or of the last one within 90 days."
     session = session_for(x._now)[0]
@@ -162,7 +162,7 @@ def last_close(x: SimulatedAccount, tif: str) -> datetime:
         session = sessions_between(session, session_of(x._now) + timedelta(days=90))[-1]
     return session_hours(session).close
 
-# %% ../../nbs/components/753_simulator_rules.ipynb #54b1fe61
+# %% ../../nbs/components/753_simulator_rules.ipynb #2ca64642
 def check_account(x: SimulatedAccount, order: SimOrder) -> None:
     "Shares, money and opposite orders; raises Refusal."
     if x.configurations["suspend_trade"]:
@@ -187,7 +187,7 @@ def check_account(x: SimulatedAccount, order: SimOrder) -> None:
         if cost > power:
             raise Refusal(403, 40310000, "insufficient buying power", buying_power=text(power.quantize(CENT)), cost_basis=text(cost.quantize(CENT)))
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #2cbbd686
 def check_shares(x: SimulatedAccount, order: SimOrder) -> None:
     "Closing needs shares that no other order has reserved; raises Refusal."
     owned, free = held(x, order.symbol), available(x, order.symbol)
@@ -207,7 +207,7 @@ def check_short(x: SimulatedAccount, order: SimOrder) -> None:
     if order.notional is not None or order.quantity != order.quantity.to_integral_value():
         raise Refusal(403, 40310000, "fractional orders cannot be sold short")
 
-
+# %% ../../nbs/components/753_simulator_rules.ipynb #c770ef02
 def washes(a: SimOrder, b: SimOrder) -> bool:
     "Two opposite orders of one account could trade with each other."
     if a.limit_price is None or b.limit_price is None:

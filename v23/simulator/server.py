@@ -44,7 +44,7 @@ class VirtualClock:
         with self.lock:
             self.exchange.advance_by(seconds)
 
-
+# %% ../../nbs/components/76_simulator_server.ipynb #cbc78499
 class RemoteClock:
     "The same over the exchange's address; raises BrokerError when nobody answers there."
 
@@ -228,7 +228,7 @@ def taken(shell: Shell, fault: Fault, number: int, reply: Response) -> None:
     if reply.status == 200:
         shell.exchange.faults.name(number, json.loads(reply.body)["client_order_id"])
 
-
+# %% ../../nbs/components/76_simulator_server.ipynb #95f3b45e
 def altered(body: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
     "A JSON body with every object of its first level changed."
     data = json.loads(body) if body else None

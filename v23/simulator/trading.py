@@ -54,7 +54,7 @@ def keep(x: SimulatedAccount, order: SimOrder, then: Callable[[SimulatedAccount,
     x.reserved = None if x.reserved is None else x.reserved + order.reserved_cash
     x.later(x._now + latency(x, order, what), then, order)
 
-
+# %% ../../nbs/components/754_simulator_trading.ipynb #4b466d94
 def patch_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
     "PATCH /v2/orders/{id}: a new order that takes the old one's place a moment later, unless the old one ends first."
     old = _order(x, key)
@@ -112,7 +112,7 @@ def get_order_by_client_id(x: SimulatedAccount, query: Query, body: bytes) -> Re
         raise Refusal(404, 40410000, f"order not found for {key}")
     return one_order(x.by_client_id[key])
 
-
+# %% ../../nbs/components/754_simulator_trading.ipynb #e5b83969
 def delete_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Response:
     "DELETE /v2/orders/{id}: the cancel is accepted now and happens a moment later."
     order = _order(x, key)
@@ -125,7 +125,7 @@ def delete_order(x: SimulatedAccount, query: Query, body: bytes, key: str) -> Re
     x.later(x._now + latency(x, order, "cancel") + hangs, cancel, order)
     return Response(204)
 
-
+# %% ../../nbs/components/754_simulator_trading.ipynb #e1d42e2d
 def delete_orders(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "DELETE /v2/orders: cancel everything open, with a status for each."
     done = []
@@ -137,7 +137,7 @@ def delete_orders(x: SimulatedAccount, query: Query, body: bytes) -> Response:
             done.append({"id": key, "status": 500})
     return respond(207, done)
 
-# %% ../../nbs/components/754_simulator_trading.ipynb #e5b83969
+# %% ../../nbs/components/754_simulator_trading.ipynb #0561b50f
 def symbol_of(x: SimulatedAccount, key: str) -> str:
     "A symbol from itself or its asset id; what is neither comes back unchanged."
     return next((s for s in x.panel.symbols if asset_id(s) == key), key) if len(key) == 36 else key
@@ -157,7 +157,7 @@ def _paid_json(symbol: str, h: Holding) -> str:
         })[:-1]  # fmt: skip
     return h.shown[2]
 
-
+# %% ../../nbs/components/754_simulator_trading.ipynb #f2c7aa63
 def close_before(x: SimulatedAccount, symbol: str) -> tuple[Decimal, str]:
     "The close before today, dollars, and as text."
     key = symbol, session_of(x._now)
@@ -188,7 +188,7 @@ def list_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     mark_holdings(x)
     return Response(200, f"[{', '.join([position_json(x, s) for s in sorted(x.holdings)])}]".encode(), JSON)
 
-# %% ../../nbs/components/754_simulator_trading.ipynb #e1d42e2d
+# %% ../../nbs/components/754_simulator_trading.ipynb #9d57023d
 def _held(x: SimulatedAccount, key: str) -> str:
     symbol = symbol_of(x, key)
     if symbol not in x.holdings:
@@ -215,7 +215,7 @@ def delete_position(x: SimulatedAccount, query: Query, body: bytes, key: str) ->
     order = {"symbol": symbol, "side": side, "type": "market", "time_in_force": "day", "qty": text(amount)}
     return post_order(x, {}, json.dumps(order).encode())
 
-
+# %% ../../nbs/components/754_simulator_trading.ipynb #b9074d31
 def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "DELETE /v2/positions: sell everything, with a status for each; cancel_orders ends at once what is open."
     if query.get("cancel_orders", "").lower() == "true":
@@ -229,7 +229,7 @@ def delete_positions(x: SimulatedAccount, query: Query, body: bytes) -> Response
             done.append({"symbol": symbol, "status": e.status, "body": e.payload})
     return respond(207, done)
 
-# %% ../../nbs/components/754_simulator_trading.ipynb #00ea9ab1
+# %% ../../nbs/components/754_simulator_trading.ipynb #8ec512bf
 def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/account, with Alpaca's keys."
     marks = mark_holdings(x)
@@ -252,7 +252,7 @@ def get_account(x: SimulatedAccount, query: Query, body: bytes) -> Response:
         "trade_suspended_by_user": x.configurations["suspend_trade"], **powers, **cashes, **zeros, **flags,
     })  # fmt: skip
 
-
+# %% ../../nbs/components/754_simulator_trading.ipynb #2dee0b56
 def get_configurations(x: SimulatedAccount, query: Query, body: bytes) -> Response:
     "GET /v2/account/configurations."
     return respond(200, x.configurations)

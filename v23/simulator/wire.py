@@ -33,7 +33,7 @@ def text(value: Decimal) -> str:
         return format(value.normalize(), "f")
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
-
+# %% ../../nbs/components/750_simulator_wire.ipynb #54e7a336
 @dataclass(frozen=True)
 class Response:
     "What goes back over the wire."
@@ -55,7 +55,7 @@ def respond(status: int, data: Any = None) -> Response:
     "A JSON answer."
     return Response(status, b"" if data is None else json.dumps(data).encode(), {"Content-Type": "application/json"})
 
-# %% ../../nbs/components/750_simulator_wire.ipynb #2d445bd0
+# %% ../../nbs/components/750_simulator_wire.ipynb #6b808bf1
 Query = Mapping[str, str]
 
 
@@ -72,7 +72,7 @@ def number_of(data: Mapping[str, Any], name: str) -> Decimal | None:
         raise Refusal(422, 40010001, f"invalid {name}")
     return value
 
-
+# %% ../../nbs/components/750_simulator_wire.ipynb #6b14786c
 def read_object(body: bytes) -> dict[str, Any]:
     "A JSON object; raises Refusal."
     try:
@@ -83,7 +83,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise Refusal(400, 40010000, "request body format is invalid")
     return data
 
-# %% ../../nbs/components/750_simulator_wire.ipynb #537f1658
+# %% ../../nbs/components/750_simulator_wire.ipynb #d3277146
 def instant(value: str) -> datetime:
     "An aware instant from RFC 3339 text or a date, UTC when it has no zone; raises Refusal."
     try:
@@ -94,7 +94,7 @@ def instant(value: str) -> datetime:
         raise Refusal(422, 40010001, f"invalid time {value}")
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-
+# %% ../../nbs/components/750_simulator_wire.ipynb #c75f1f38
 def whole(query: Query, name: str, default: int, top: int) -> int:
     "A whole number from 1 to top; raises Refusal."
     given = query.get(name)
