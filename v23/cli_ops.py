@@ -105,7 +105,7 @@ def schedule_run(state: StateOption = STATE, reports: ReportsOption = REPORTS, a
     if told["failed"]:
         raise typer.Exit(1)
 
-# %% ../nbs/components/954_cli_ops.ipynb #59b1aec8
+# %% ../nbs/components/954_cli_ops.ipynb #8b691765
 @app.command()
 def doctor(state: StateOption = STATE, as_json: JsonOption = False) -> None:
     """Look at everything a desk stands on, and say what to do about what is missing; exits 1 when something is at fault.
@@ -121,7 +121,7 @@ def doctor(state: StateOption = STATE, as_json: JsonOption = False) -> None:
     if faults:
         raise typer.Exit(1)
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #2797443d
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], as_json: JsonOption = False) -> None:
     """Make a folder for a strategy of your own: the rule, its page, its tests, its settings. Needs no repository.
