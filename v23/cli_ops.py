@@ -78,7 +78,7 @@ def schedule_show(session: Annotated[str, typer.Option("--session", help="A sess
     rows = [{"job": j.name, "at": j.at, "until": j.until, "needs": j.needs, "status": done.get(j.name, "")} for j in day_plan(day, load_settings())]
     answer({"session": day, "jobs": rows}, as_json, "\n".join([f"{day}, New York time", *(f"  {r['at']:%H:%M}  until {r['until']:%H:%M}  {r['job']:<18} {r['status']}" for r in rows)]))
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #fa14301c
 @schedule_app.command("install")
 def schedule_install(
     kind: Annotated[str, typer.Option("--kind", help="systemd or cron.")] = "systemd",
@@ -94,7 +94,7 @@ def schedule_install(
     written, steps = write_schedule(kind, out)
     answer({"written": written, "next": steps}, as_json, "\n".join([*(f"written: {p}" for p in written), "next:", *(f"  {s}" for s in steps)]))
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #7c3a4d62
 @schedule_app.command("run")
 def schedule_run(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: JsonOption = False) -> None:
     """Run what is due now and not done, without a supervisor; does nothing when one runs, or on a holiday. Example:  v23 schedule run"""

@@ -139,7 +139,7 @@ class Finding:
     detail: str
     fix: str = ""
 
-
+# %% ../nbs/components/948_operations.ipynb #37c0273e
 def _python() -> Finding:
     return Finding("python", sys.version_info >= (3, 11), sys.version.split()[0], "v23 needs Python 3.11 or newer")
 
