@@ -207,7 +207,7 @@ def parse_range(text: str) -> tuple[str, tuple[Any, Any]]:
         raise InputError(f"--range is {text!r}; name=low:high is expected")
     return name, (values[0], values[1])
 
-
+# %% ../nbs/components/96_cli.ipynb #05abcf2b
 def strategy_factory(text: str) -> Any:
     "A shipped strategy by name, or file.py:Class of one's own; raises InputError naming it."
     from v23.research import recipe_of
@@ -333,7 +333,7 @@ def _quality(report: Any) -> dict[str, Any]:
     odd = report.odd.drop(columns="worst")
     return {"source": report.source, "synthetic": report.synthetic, "sessions": report.sessions, "symbols": len(report.symbols), "survivorship": report.survivorship, "odd": odd.reset_index().to_dict("records"), "sentences": report.sentences()}
 
-
+# %% ../nbs/components/96_cli.ipynb #4a912c35
 @data.command("check")
 def data_check(bars: BarsOption = "", seed: SeedOption = 7, as_json: JsonOption = False) -> None:
     """What is odd about bars: gaps, spikes, suspected splits, stale prices, survivorship. Exits 1 when a split is suspected.
@@ -350,7 +350,7 @@ def data_check(bars: BarsOption = "", seed: SeedOption = 7, as_json: JsonOption 
     if int(report.symbols["splits"].sum()) and not report.synthetic:
         raise typer.Exit(1)
 
-
+# %% ../nbs/components/96_cli.ipynb #f30207d1
 @data.command("info")
 def data_info(bars: BarsOption = "", seed: SeedOption = 7, as_json: JsonOption = False) -> None:
     """What is in a bars file: symbols, sessions, sectors, market series, digest.
@@ -491,7 +491,7 @@ def ledger_verify(state: StateOption = STATE, as_json: JsonOption = False) -> No
     found = verify_ledger(state, real_clock())
     answer(found, as_json, f"{found['events']} events verify, {found['orders']} orders and {found['fills']} fills among them, {found['first']} to {found['last']}")
 
-
+# %% ../nbs/components/96_cli.ipynb #a119b55f
 @ledger_app.command("export")
 def ledger_export(out: Annotated[Path, typer.Argument(help="JSON lines to write.")], kind: Annotated[list[str] | None, typer.Option("--kind", help="Only events of this kind; may be repeated.")] = None, state: StateOption = STATE) -> None:
     "Write events as JSON lines. Example:  v23 ledger export orders.jsonl --kind order --kind fill"
@@ -500,7 +500,7 @@ def ledger_export(out: Annotated[Path, typer.Argument(help="JSON lines to write.
 
     print(f"{export_ledger(state, out, real_clock(), kind or [])} events written to {out}")
 
-
+# %% ../nbs/components/96_cli.ipynb #ba3ee14d
 @ledger_app.command("backup")
 def ledger_backup(out: Annotated[Path, typer.Argument(help="The file to write.")], state: StateOption = STATE) -> None:
     "Copy the ledger into one file and verify the copy. Example:  v23 ledger backup monday.sqlite3"
@@ -519,7 +519,7 @@ def ledger_restore(backup: Annotated[Path, typer.Argument(help="A file that v23 
     done = restore_ledger(state, backup, real_clock())
     print(f"{done['events']} events restored; {'the old ledger is ' + done['kept'] if done['kept'] else 'there was no ledger before'}; next:  v23 reconcile")
 
-# %% ../nbs/components/96_cli.ipynb #a119b55f
+# %% ../nbs/components/96_cli.ipynb #e112a451
 @app.command()
 def orders(state: StateOption = STATE, session: Annotated[str, typer.Option("--session", help="Only this session's.")] = "", live: Annotated[bool, typer.Option("--open", help="Only those that may still trade.")] = False, as_json: JsonOption = False) -> None:
     """Every order of the ledger: what it was for, what became of it. While a desk runs, its open orders from the snapshot.
@@ -535,7 +535,7 @@ def orders(state: StateOption = STATE, session: Annotated[str, typer.Option("--s
     said = ["a process owns the desk and its ledger: these are the orders that may still trade, of its last snapshot"] if only_open else []
     answer({"orders": rows, "only_open": live or only_open}, as_json, "\n".join([*said, *(lines or ["no orders"])]))
 
-
+# %% ../nbs/components/96_cli.ipynb #fceedf52
 @app.command()
 def plan(
     state: StateOption = STATE,
@@ -560,7 +560,7 @@ def plan(
     lines += [*([f"cost unknown, no quote: {', '.join(unknown)}"] if unknown else []), total]
     answer(to_plain({"at": now, "orders": rows, "sent": len(sent), "worst_cost_usd": cost, "cost_unknown": unknown}), as_json, "\n".join(lines))
 
-
+# %% ../nbs/components/96_cli.ipynb #01fdb2d2
 def plan_line(row: Mapping[str, Any]) -> str:
     "One order of a plan; what helps stands beside a refusal."
     from v23.risk.denial_codes import help_for
@@ -574,7 +574,7 @@ def check_lines(row: Mapping[str, Any]) -> list[str]:
     words = {(True, True): "ok", (True, False): "refuses", (False, True): "(ok)", (False, False): "(refuses)"}
     return [f"    {words[c.binding, c.passed]:<10} {c.name:<22} {c.detail}" for c in row["checks"]]
 
-# %% ../nbs/components/96_cli.ipynb #ba3ee14d
+# %% ../nbs/components/96_cli.ipynb #3019c61f
 @app.command()
 def reconcile(
     state: StateOption = STATE,
@@ -605,7 +605,7 @@ def reconcile(
     if stops or safe:
         raise typer.Exit(1)
 
-
+# %% ../nbs/components/96_cli.ipynb #666fb6bc
 @app.command("cancel-orders")
 def cancel_orders(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: JsonOption = False) -> None:
     """Cancel every order of ours that may still trade, and wait until the broker says so.

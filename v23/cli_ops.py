@@ -78,7 +78,7 @@ def schedule_show(session: Annotated[str, typer.Option("--session", help="A sess
     rows = [{"job": j.name, "at": j.at, "until": j.until, "needs": j.needs, "status": done.get(j.name, "")} for j in day_plan(day, load_settings())]
     answer({"session": day, "jobs": rows}, as_json, "\n".join([f"{day}, New York time", *(f"  {r['at']:%H:%M}  until {r['until']:%H:%M}  {r['job']:<18} {r['status']}" for r in rows)]))
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #fa14301c
 @schedule_app.command("install")
 def schedule_install(
     kind: Annotated[str, typer.Option("--kind", help="systemd or cron.")] = "systemd",
@@ -94,7 +94,7 @@ def schedule_install(
     written, steps = write_schedule(kind, out)
     answer({"written": written, "next": steps}, as_json, "\n".join([*(f"written: {p}" for p in written), "next:", *(f"  {s}" for s in steps)]))
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #7c3a4d62
 @schedule_app.command("run")
 def schedule_run(state: StateOption = STATE, reports: ReportsOption = REPORTS, as_json: JsonOption = False) -> None:
     """Run what is due now and not done, without a supervisor; does nothing when one runs, or on a holiday. Example:  v23 schedule run"""
@@ -105,7 +105,7 @@ def schedule_run(state: StateOption = STATE, reports: ReportsOption = REPORTS, a
     if told["failed"]:
         raise typer.Exit(1)
 
-# %% ../nbs/components/954_cli_ops.ipynb #59b1aec8
+# %% ../nbs/components/954_cli_ops.ipynb #8b691765
 @app.command()
 def doctor(state: StateOption = STATE, as_json: JsonOption = False) -> None:
     """Look at everything a desk stands on, and say what to do about what is missing; exits 1 when something is at fault.
@@ -121,7 +121,7 @@ def doctor(state: StateOption = STATE, as_json: JsonOption = False) -> None:
     if faults:
         raise typer.Exit(1)
 
-
+# %% ../nbs/components/954_cli_ops.ipynb #2797443d
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], as_json: JsonOption = False) -> None:
     """Make a folder for a strategy of your own: the rule, its page, its tests, its settings. Needs no repository.

@@ -32,7 +32,7 @@ def exit_code(report: Mapping[str, Any]) -> int:
     "0 go, 3 not ready, 4 the record is invalid."
     return INVALID if not report["valid"] else GO if report["decision"]["size_multiplier"] > 0 else NOT_READY
 
-
+# %% ../nbs/components/91_go_live.ipynb #99873628
 def _returns(report: Mapping[str, Any], which: str) -> pd.Series:
     flows = [d["flow"] for d in report["days"]]
     levels = [report["start_equity"], *(d[f"{which}_equity"] for d in report["days"])]
@@ -40,7 +40,7 @@ def _returns(report: Mapping[str, Any], which: str) -> pd.Series:
     index = pd.DatetimeIndex([d["session"] for d in report["days"]])
     return pd.Series([b / (a + f) - 1 if a + f > 0 else math.nan for a, b, f in zip(known, known[1:], flows, strict=False)], index=index)
 
-
+# %% ../nbs/components/91_go_live.ipynb #80bb9b92
 def write_reports(validator: PaperTradingValidator, report: Mapping[str, Any], reports: Path) -> dict[str, str]:
     "Tearsheet, go-live page, summary and JSON of one validation; where each is."
     last = report["days"][-1]["session"] if report["days"] else "no-session"
@@ -59,7 +59,7 @@ def write_reports(validator: PaperTradingValidator, report: Mapping[str, Any], r
     validator.save_state(report, paths)
     return paths
 
-
+# %% ../nbs/components/91_go_live.ipynb #b9591533
 def outcome_of(report: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
     "A validation as one document for programs."
     kept = ("strategy", "recommendation", "valid", "decision", "checks", "evidence", "panels", "missing", "problems", "looks", "epochs", "key_figures", "strict_evidence")
@@ -68,7 +68,7 @@ def outcome_of(report: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str,
         "sessions": len(report["days"]), "signal_match": report["signals"]["match"], "difference_bps": report["difference"]["parts_bps"], "reports": dict(paths),
     }  # fmt: skip
 
-# %% ../nbs/components/91_go_live.ipynb #99873628
+# %% ../nbs/components/91_go_live.ipynb #f8fb49c3
 def validator_of(desk: TradingDesk) -> PaperTradingValidator:
     "A validator over a desk's own record."
     w = desk.wiring
@@ -82,7 +82,7 @@ def _validated(validator: PaperTradingValidator, reports: Path, strict_evidence:
     report = validator.report(strict_evidence)
     return outcome_of(report, write_reports(validator, report, reports))
 
-
+# %% ../nbs/components/91_go_live.ipynb #c2348917
 def validate_desk(desk: TradingDesk | RemoteDesk, strict_evidence: bool = False) -> dict[str, Any]:
     "Check the record of an open desk and write the reports: the decision, the checks, the evidence and where the reports are."
     if isinstance(desk, RemoteDesk):
@@ -100,7 +100,7 @@ def validate_state(state: Path, reports: Path, bars: str = "", seed: int | None 
     validator = PaperTradingValidator(settings=settings, state_dir=Path(state).resolve(), mode=settings.mode, seed=seed, bars=bars)
     return _validated(validator, Path(reports).resolve(), strict_evidence)
 
-
+# %% ../nbs/components/91_go_live.ipynb #0c18b930
 def describe_validation(outcome: Mapping[str, Any]) -> str:
     "A validation in a few lines."
     e = outcome["evidence"]

@@ -78,7 +78,7 @@ class Heartbeats:
         })  # fmt: skip
         self.times, self.latencies = [], []
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #06b31c32
 def recorded_beats(ledger: Ledger, every_s: float) -> list[Beats]:
     "Heartbeats per session, as recorded."
     found: dict[str, list[Mapping[str, Any]]] = {}
@@ -92,17 +92,17 @@ def recorded_beats(ledger: Ledger, every_s: float) -> list[Beats]:
         rows.append(Beats(session, due, sum(p["made"] for p in parts), sum(p["answered"] for p in parts), tuple(x for p in parts for x in p["latencies_ms"]), max([*between, *(p["longest_gap_s"] for p in parts)])))
     return rows
 
-# %% ../nbs/components/83_monitoring_dashboard.ipynb #06b31c32
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #99287abc
 def recorded_quality(ledger: Ledger) -> tuple[ParentQuality, ...]:
     "How every parent was executed."
     return ledger.remembered("quality of all", ("parent", "order", "fill"), lambda: parent_quality(ledger.parents(), ledger.orders(), ledger.fills()))
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #3b826323
 def errors_by_session(ledger: Ledger) -> Counter[date]:
     "Execution, API and critical errors per session; notices are not errors."
     return Counter(date.fromisoformat(e.body["session"]) for e in ledger.events("error") if e.body["kind"] != "notice" and e.body.get("session"))
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #3291a0f9
 def recorded_closes(ledger: Ledger) -> tuple[list[Mapping[str, Any]], float]:
     "Bodies of the closes, and the equity the record began with."
     opened = next(iter(ledger.events("session_opened")), None)
@@ -121,7 +121,7 @@ def metrics_of(ledger: Ledger, sectors: Mapping[str, str], heartbeat_s: float, q
     quality = recorded_quality(ledger) if quality is None else quality
     return dashboard_metrics(closes, quality, sectors, start, pending, errors, datetime.fromisoformat(last.body["last"]) if last else None, latency["p50"] if latency else None)
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #49a733db
 def recorded_summaries(ledger: Ledger) -> list[dict[str, Any]]:
     "Day, 7 and 30 days, month and year to date."
     bodies, start = recorded_closes(ledger)
@@ -144,14 +144,14 @@ def closes_with_cash(ledger: Ledger) -> list[dict[str, Any]]:
             income += Decimal(e.body["amount"])
     return found
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #89883cbe
 def recorded_books(ledger: Ledger) -> tuple[DayBooks, ...]:
     "Every close taken apart: realised, unrealised, flows, fees, and what is left."
     opened = next(iter(ledger.events("session_opened")), None)
     made = lambda: day_books(closes_with_cash(ledger), Decimal(opened.body["equity"]), ledger.fills(), ledger.adjustments()) if opened else ()  # noqa: E731
     return ledger.remembered("books of all", ("session_closed", "cash", "fill", "adjustment"), made)
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #eeddf873
 def recorded_kpis(ledger: Ledger, heartbeat_s: float) -> list[dict[str, Any]]:
     "The document's key figures over the last 30 days, with what each stands on."
     periods = {p["period"]: p for p in recorded_summaries(ledger)}
@@ -165,10 +165,10 @@ def recorded_kpis(ledger: Ledger, heartbeat_s: float) -> list[dict[str, Any]]:
         "api_uptime_pct": (up["api_uptime_pct"], up["beats"]), "errors_per_week": (float(week["errors"]), week["sessions"]), "sharpe_30d": (month["sharpe"], month["sessions"]),
     })  # fmt: skip
 
-# %% ../nbs/components/83_monitoring_dashboard.ipynb #89883cbe
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #85e17e7b
 SEEN_IN = {"order_status": ("order", "polled"), "market_data": ("view",), "positions": ("reconciled",), "api_connection": ("session_opened", "heartbeats")}
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #00b0dfb4
 class DeskMetrics:
     "Metrics and health of the desk that owns a ledger."
 
@@ -212,7 +212,7 @@ class DeskMetrics:
         session = session_of(now)
         return is_session(session) and session_hours(session).open <= now < session_hours(session).close
 
-# %% ../nbs/components/83_monitoring_dashboard.ipynb #20cb874f
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #3f6943d1
 def free_bytes(folder: Path) -> float | None:
     "Room on the disk of a folder."
     try:
@@ -220,7 +220,7 @@ def free_bytes(folder: Path) -> float | None:
     except OSError:
         return None
 
-
+# %% ../nbs/components/83_monitoring_dashboard.ipynb #3a784258
 class DeskHealth(DeskMetrics):
     "What is well and what is not."
 

@@ -40,7 +40,7 @@ def jobs_done(state: Path, session: date) -> set[str]:
         return set()
     return {name for name, job in kept.items() if job and job["status"] == "done"}
 
-
+# %% ../nbs/components/948_operations.ipynb #59b1aec8
 def ask_owner(name: str, given: Mapping[str, Any], state: Path, reports: Path, session: date | None, patience_s: float = 3600.0) -> dict[str, Any]:
     "Have the owner run a job and wait for it; its result. Raises JobFailed with its error."
     told = ask(state, "run_job", name=name, parameters=dict(given) | ({"session": session.isoformat()} if session else {}))
@@ -54,7 +54,7 @@ def ask_owner(name: str, given: Mapping[str, Any], state: Path, reports: Path, s
         raise JobFailed(f"the job {name} failed: {runs[-1]['error']}")
     return {"page": told["page"], "result": json.loads(Path(told["page"]).with_name(f"{name}.result.json").read_text(encoding="utf-8"))}
 
-
+# %% ../nbs/components/948_operations.ipynb #e2286d82
 def run_or_ask(name: str, given: Mapping[str, Any], state: Path, reports: Path, session: date | None) -> dict[str, Any]:
     "Run a job where its desk is: {page, result}. Raises InputError when another job has to run first."
     if is_owned(state) and name in (*NEEDS, "validation"):
@@ -64,7 +64,7 @@ def run_or_ask(name: str, given: Mapping[str, Any], state: Path, reports: Path, 
     run = run_job(name, given, reports, session or today())
     return {"page": str(run.html), "result": run.result}
 
-# %% ../nbs/components/948_operations.ipynb #59b1aec8
+# %% ../nbs/components/948_operations.ipynb #d0908c15
 def tell_failure(state: Path, settings: Settings, name: str, error: str) -> bool:
     "Alert somebody about a job that failed while no desk runs; False where there is no ledger to write it in, or a desk has it."
     try:
@@ -74,7 +74,7 @@ def tell_failure(state: Path, settings: Settings, name: str, error: str) -> bool
         return False
     return True
 
-
+# %% ../nbs/components/948_operations.ipynb #354bb0b7
 def run_due(state: Path, reports: Path, now: datetime | None = None) -> dict[str, Any]:
     "Run every job that is due now; what ran and what failed. Raises InputError for a simulated desk, whose time is its own."
     if is_owned(state):
@@ -100,7 +100,7 @@ def run_due(state: Path, reports: Path, now: datetime | None = None) -> dict[str
             tell_failure(state, settings, job.name, str(e))
     return {"ran": ran, "failed": failed, "summary": "; ".join([*(f"{n} done" for n in ran), *failed]) or "nothing is due"}
 
-
+# %% ../nbs/components/948_operations.ipynb #806a91f1
 def write_schedule(kind: str, out: Path) -> tuple[list[str], list[str]]:
     "Write units or cron lines into a folder: the files, and what a person does with them."
     import getpass
@@ -139,7 +139,7 @@ class Finding:
     detail: str
     fix: str = ""
 
-
+# %% ../nbs/components/948_operations.ipynb #37c0273e
 def _python() -> Finding:
     return Finding("python", sys.version_info >= (3, 11), sys.version.split()[0], "v23 needs Python 3.11 or newer")
 
@@ -156,7 +156,7 @@ def _packages() -> Finding:
             missing.append(name)
     return Finding("packages", not missing, ", ".join(found) if not missing else f"missing: {', '.join(missing)}", "pip install -r requirements.lock")
 
-
+# %% ../nbs/components/948_operations.ipynb #7852ffbb
 def _folder(state: Path) -> Finding:
     if not state.exists():
         return Finding("state folder", None, f"{state} does not exist yet", "it is made by the first run")
@@ -171,13 +171,13 @@ def _disk(state: Path) -> Finding:
     free = shutil.disk_usage(place).free / 1e9
     return Finding("disk", free > 1.0, f"{free:.1f} GB free at {place}", "make room; a ledger that cannot be written stops entries")
 
-
+# %% ../nbs/components/948_operations.ipynb #4ef4ff07
 def _calendar() -> Finding:
     day = today()
     hours = session_hours(day) if is_session(day) else None
     return Finding("calendar", True, f"{day} in New York: " + (f"{hours.open:%H:%M} to {hours.close:%H:%M}{', early close' if hours.is_early_close else ''}" if hours else "no session"))
 
-# %% ../nbs/components/948_operations.ipynb #7852ffbb
+# %% ../nbs/components/948_operations.ipynb #945a1923
 def _keys(s: Settings) -> Finding:
     "Whether the broker takes them; asked with the light client, which can only look and get out."
     if s.mode == "simulated":
@@ -193,7 +193,7 @@ def _keys(s: Settings) -> Finding:
     trades = account.status == "ACTIVE" and not account.trading_blocked
     return Finding("keys", trades, f"mode {s.mode}, account {account.account_id} is {account.status}{'' if trades else ', trading is blocked'}", "Alpaca's dashboard says why")
 
-
+# %% ../nbs/components/948_operations.ipynb #5f0e60d3
 def _bars(s: Settings) -> Finding:
     "Whether there are bars to decide on; those of a simulated market are its own."
     if s.mode == "simulated":
@@ -204,12 +204,12 @@ def _bars(s: Settings) -> Finding:
     last = feed.panel.sessions[-1]
     return Finding("bars", last >= wanted, f"{feed.panel.source}, {len(feed.panel.symbols)} names to {last}" + ("" if last >= wanted else f"; bars of {wanted} are needed"), FIXES["bars"])
 
-# %% ../nbs/components/948_operations.ipynb #4ef4ff07
+# %% ../nbs/components/948_operations.ipynb #9ba72412
 def _channels(s: Settings) -> Finding:
     have = [name for name, on in (("e-mail", s.texts.get("SMTP_HOST")), ("SMS", s.texts.get("TWILIO_PHONE_TO")), ("push", s.secrets.get("ALERT_PUSH_URL"))) if on]
     return Finding("alert channels", True if have else None, ", ".join(have) or "none: alerts reach the log only", "set SMTP_HOST and ALERT_EMAIL_RECIPIENT in .env")
 
-
+# %% ../nbs/components/948_operations.ipynb #ee9ebb5d
 def _owner(state: Path) -> Finding:
     try:
         pulse = ask(state, "heartbeat", timeout=3)
@@ -227,7 +227,7 @@ def _ledger(state: Path) -> Finding:
     except InputError:
         return Finding("ledger", None, "none yet", "it is made by the first run")
 
-
+# %% ../nbs/components/948_operations.ipynb #abd186d7
 def _skew(s: Settings) -> Finding:
     if s.mode == "simulated":
         return Finding("clock", True, f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}; a simulated market keeps its own time")
@@ -325,6 +325,8 @@ def test_a_backtest_runs(panel):
     result = backtest_strategy(panel, MyStrategy(), start=panel.sessions[-250])
     assert result.figures
 '''
+
+# %% ../nbs/components/948_operations.ipynb #16993703
 PAGE = (
     ("markdown", "# My strategy\n\nFrom the rule to a backtest, on an invented market. Replace the bars with yours: `load_bars('my_bars.parquet')`."),
     ("code", "import sys\n\nsys.path.insert(0, '..')\n\nfrom my_strategy import MyStrategy\nfrom v23.adapters.bars import load_bars\nfrom v23.backtest_result import backtest_strategy\nfrom v23.lookahead import check_strategy\n\npanel = load_bars(seed=7)\npanel"),
@@ -361,20 +363,20 @@ def settings_text() -> str:
         lines += ["", f"[{section}]", *(f";{k.name} = {default_text(k)}  # {k.unit}" for k in KNOBS if k.section == section)]
     return "\n".join(lines) + "\n"
 
-
+# %% ../nbs/components/948_operations.ipynb #9ca1ae58
 def env_text() -> str:
     "A .env with every name that settings read from there, empty."
     from v23.settings import SECRETS, TEXTS
 
     return "# Copy to .env, fill in what you use, then:  chmod 600 .env\n" + "".join(f"{name}=\n" for name in (*TEXTS, *SECRETS))
 
-
+# %% ../nbs/components/948_operations.ipynb #c571e2ee
 def page_text() -> str:
     "The page of the new strategy."
     cells: list[dict[str, Any]] = [{"cell_type": kind, "id": f"cell-{n}", "metadata": {}, "source": text.splitlines(keepends=True)} | ({"outputs": [], "execution_count": None} if kind == "code" else {}) for n, (kind, text) in enumerate(PAGE)]
     return json.dumps({"cells": cells, "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
 
-
+# %% ../nbs/components/948_operations.ipynb #29904509
 def new_project(folder: Path) -> list[str]:
     "Write a project; raises InputError when the folder holds something already."
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

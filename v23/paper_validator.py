@@ -53,7 +53,7 @@ def _by_session(ledger: Ledger, kind: str) -> dict[date, list[Event]]:
         found[session_of(e.at)].append(e)
     return found
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #2d71ae33
 def _held_back(ledger: Ledger, before: int) -> str:
     "Why a person kept entries off when a decision was written down; a kill that a breaker pulled is the replay's own business."
     kills = [e.body for e in ledger.events("kill") if e.seq < before and e.body["action"] in ("activated", "deactivated", "resumed")]
@@ -61,7 +61,7 @@ def _held_back(ledger: Ledger, before: int) -> str:
     open_ = bool(kills) and kills[-1]["action"] != "resumed" and by not in ("breaker", "desk")
     return "a kill has not been resumed from" if open_ else ""
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #f37e32cb
 def _splits(ledger: Ledger) -> dict[date, dict[str, Decimal]]:
     found: dict[date, dict[str, Decimal]] = defaultdict(dict)
     for a in (from_plain(Adjustment, e.body) for e in ledger.events("adjustment")):
@@ -69,7 +69,7 @@ def _splits(ledger: Ledger) -> dict[date, dict[str, Decimal]]:
             found[session_of(a.at)][a.symbol] = a.ratio
     return found
 
-# %% ../nbs/components/84_paper_validator.ipynb #2d71ae33
+# %% ../nbs/components/84_paper_validator.ipynb #f0882cdf
 class _People:
     "What people did, by session."
 
@@ -91,7 +91,7 @@ class _People:
             "quarantined": frozenset(books.get("quarantined", ())), "held_back": _held_back(self.ledger, view.seq) if view is not None else "",
         }  # fmt: skip
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #cb1a4edf
 def recorded_days(ledger: Ledger, settings: Settings) -> tuple[RecordedDay, ...]:
     "The sessions of the record without its decisions: marks at each close, quotes at each rebalance, and what people did."
     views = {e.body["session"]: e for e in ledger.events("view")}
@@ -111,13 +111,13 @@ def recorded_days(ledger: Ledger, settings: Settings) -> tuple[RecordedDay, ...]
         days.append(RecordedDay(session, marks, date.fromisoformat(v["as_of"]), datetime.fromisoformat(v["at"]), window, quotes, done_at, **acts))
     return tuple(days)
 
-# %% ../nbs/components/84_paper_validator.ipynb #cb1a4edf
+# %% ../nbs/components/84_paper_validator.ipynb #c43df981
 def closed_trades(fills: Sequence[Fill], adjustments: Sequence[Adjustment] = ()) -> tuple[Trade, ...]:
     "Closed round trips, merged by session and symbol."
     rows = trades_by_session(round_trips(fills, adjustments), session_of)
     return tuple(Trade(session, symbol, float(pnl), float(pnl / capital)) for session, symbol, pnl, capital in rows)
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #1c594301
 def paper_days(ledger: Ledger, replayed: Mapping[date, ReplayDay]) -> tuple[DayRecord, ...]:
     "Every closed session; the replay's equity is NaN where there is no replay."
     signals = {e.body["session"]: tuple(s["symbol"] for s in e.body["signals"]) for e in ledger.events("signals")}
@@ -129,7 +129,7 @@ def paper_days(ledger: Ledger, replayed: Mapping[date, ReplayDay]) -> tuple[DayR
         days.append(DayRecord(date.fromisoformat(body["session"]), equity, r.equity if r else math.nan, signals.get(body["session"], ()), theirs, there, float(body.get("flow", 0.0))))
     return tuple(days)
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #3e0faec8
 def entry_sizes(parents: Sequence[ParentQuality], trades: Sequence[ReplayTrade]) -> tuple[Size, ...]:
     "What both meant to buy of the same names."
     theirs = {t.intent_id: float(t.quantity) for t in trades}
@@ -142,7 +142,7 @@ def order_match(parents: Sequence[ParentQuality], trades: Sequence[ReplayTrade])
     theirs = {(t.session, t.symbol, t.side) for t in trades}
     return len(ours & theirs), len(ours | theirs)
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #3aae608c
 def read_drills(ledger: Ledger, now: datetime) -> tuple[Drill, ...]:
     "Drills of the record, each with the reason why it does not count now; drills are made in real time, also on a simulated market."
     known = ("name", "passed", "at", "build", "who", "uri", "sha256", "detail")
@@ -306,7 +306,7 @@ def trial_file(state_dir: Path | str) -> Path:
     "Where the tries of a state folder are counted."
     return Path(state_dir) / "research" / "trials.jsonl"
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #9acff257
 class ComparedRecord(RecordReader):
     "A record beside what was known before it began."
 
@@ -419,7 +419,7 @@ class ValidationReport(ComparedRecord):
 class Checklist(dict[str, Any]):
     "Plain data with a name, so that a notebook can show it as a table."
 
-
+# %% ../nbs/components/84_paper_validator.ipynb #7806b7e7
 class PaperTradingValidator(ValidationReport):
     "Checks a paper record, decides, and says how much it knows."
 

@@ -40,7 +40,7 @@ def _svg(draw: Any, height: float = 2.7, width: float = 6.0) -> str:
     drawn = out.getvalue()
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', drawn[drawn.index("<svg") :], count=1)
 
-
+# %% ../nbs/components/90_reports.ipynb #bc0c3ba7
 def _sparse(axes: Any, days: Sequence[str]) -> None:
     step = max(1, len(days) // 6)
     axes.set_xticks(range(0, len(days), step), [d[5:] for d in days[::step]])
@@ -59,7 +59,7 @@ def _returns(report: Mapping[str, Any], which: str) -> list[float]:
     levels = [report["start_equity"], *(_number(d[f"{which}_equity"]) for d in report["days"])]
     return [b / (a + d["flow"]) - 1 if a + d["flow"] > 0 else math.nan for a, b, d in zip(levels, levels[1:], report["days"], strict=False)]
 
-# %% ../nbs/components/90_reports.ipynb #bc0c3ba7
+# %% ../nbs/components/90_reports.ipynb #a05e9857
 def equity_picture(report: Mapping[str, Any]) -> str:
     "Paper and replay equity on one axis."
     days = _sessions(report)
@@ -73,7 +73,7 @@ def equity_picture(report: Mapping[str, Any]) -> str:
 
     return _svg(draw)
 
-
+# %% ../nbs/components/90_reports.ipynb #afec9769
 def paired_band(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     "Cumulative paper minus replay and the half-width of its any-time 95 % band after each session, in bps; NaN where there is no band yet."
     from v23.validation.statistics import any_time_band
@@ -84,7 +84,7 @@ def paired_band(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     reach = [wide * n if math.isfinite(wide) else math.nan for n, (_, wide) in enumerate(bands, 1)]
     return gaps, reach
 
-
+# %% ../nbs/components/90_reports.ipynb #6d375ed9
 def difference_picture(report: Mapping[str, Any]) -> str:
     "Cumulative paper minus replay in bps, its any-time band, and what a drift of the margin a year would be."
     days, margin = _sessions(report), report["gate"]["margin_per_year"]
@@ -105,7 +105,7 @@ def difference_picture(report: Mapping[str, Any]) -> str:
 
     return _svg(draw)
 
-# %% ../nbs/components/90_reports.ipynb #a05e9857
+# %% ../nbs/components/90_reports.ipynb #12e0ad0c
 def cone_picture(report: Mapping[str, Any]) -> str:
     "Paper's return in the cone of a run like the baseline, and, at the same scale, in the paired band around its replay."
     cone, days = report["cone"], _sessions(report)
@@ -128,7 +128,7 @@ def cone_picture(report: Mapping[str, Any]) -> str:
 
     return _svg(draw)
 
-
+# %% ../nbs/components/90_reports.ipynb #c16a0992
 def signals_picture(report: Mapping[str, Any]) -> str:
     "Names that agree, are missing or are extra, per rebalance day."
     rows = [(d["session"], set(d["paper_signals"]), set(d["replay_signals"])) for d in report["days"] if d["rebalanced"]]
@@ -147,7 +147,7 @@ def signals_picture(report: Mapping[str, Any]) -> str:
 
     return _svg(draw, 2.2)
 
-# %% ../nbs/components/90_reports.ipynb #afec9769
+# %% ../nbs/components/90_reports.ipynb #3f67ab90
 def slippage_picture(report: Mapping[str, Any]) -> str:
     "Distribution of slippage with the assumption, the gate, the mean and its upper bound."
     costs, gate = report["execution"]["costs_bps"], report["gate"]
@@ -168,7 +168,7 @@ def slippage_picture(report: Mapping[str, Any]) -> str:
 
     return _svg(draw)
 
-
+# %% ../nbs/components/90_reports.ipynb #fe573e9b
 def waterfall_picture(report: Mapping[str, Any]) -> str:
     "From the replay to paper by cause, basis points of the starting equity."
     parts = report["difference"]["parts_bps"]
@@ -229,7 +229,7 @@ def sharpe_picture(report: Mapping[str, Any]) -> str:
     gate = ((hurdle, RED, f"gate {hurdle:.3f}"),) if hurdle is not None else ()
     return _running(report, at, (*gate, (0.0, INK, "no edge")), "Sharpe, annualised")
 
-
+# %% ../nbs/components/90_reports.ipynb #4e63693b
 def wins_picture(report: Mapping[str, Any]) -> str:
     "The share of positive days after every session with its beta-binomial interval."
     from v23.validation.record import day_wins
@@ -246,7 +246,7 @@ def wins_picture(report: Mapping[str, Any]) -> str:
     lines = ((rate - band, RED, f"band {rate - band:.1%} to {rate + band:.1%}"), (rate + band, RED, "_")) if rate is not None else ()
     return _running(report, at, lines, "positive days")
 
-
+# %% ../nbs/components/90_reports.ipynb #a306688f
 PICTURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "equity": equity_picture, "difference": difference_picture, "cone": cone_picture, "signal_days": signals_picture, "slippage": slippage_picture,
     "waterfall": waterfall_picture, "running_sharpe": sharpe_picture, "running_wins": wins_picture,
@@ -323,7 +323,7 @@ def _interval(check: Mapping[str, Any]) -> str:
     show = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.2f}")
     return f"{'…' if low is None else show(low)} to {'…' if high is None else show(high)}"
 
-
+# %% ../nbs/components/90_reports.ipynb #98b17a43
 def sessions_needed(sharpe: float | None) -> list[tuple[str, str]]:
     "Sessions until a question is answered, for people; `sharpe` is the baseline's."
     from v23.validation.sharpe import days_to_detect_drop, paired_days
@@ -348,9 +348,7 @@ def sessions_until_informative(sharpe: float, hurdle: float, ratio: float = 5.0)
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
-
-
-# %% ../nbs/components/90_reports.ipynb #98b17a43
+# %% ../nbs/components/90_reports.ipynb #8bb323ca
 PRIOR = 0.05  # One strategy in twenty has the baseline's edge
 
 
@@ -364,7 +362,7 @@ def false_discovery(report: Mapping[str, Any]) -> float | None:
     year = math.sqrt(SESSIONS_PER_YEAR)
     return observed_fdr(seen / year, 0.0, base["sharpe"] / year, sessions, PRIOR)
 
-
+# %% ../nbs/components/90_reports.ipynb #87d39011
 def odds_of(report: Mapping[str, Any]) -> str:
     "How much passing the win-rate and Sharpe checks says, for people; empty without a baseline."
     both, ratio, none = report["both_checks"], report["evidence"]["likelihood_ratio"], false_discovery(report)
@@ -378,7 +376,7 @@ def known_of(report: Mapping[str, Any]) -> str:
     "What has to be said of a strategy wherever its results are shown; empty when nothing is known."
     return "Outside its published window V21 shows no useful edge on real bars." if report["strategy"] == "V21" else ""
 
-# %% ../nbs/components/90_reports.ipynb #5e470740
+# %% ../nbs/components/90_reports.ipynb #cd3dcafa
 def largest_names(report: Mapping[str, Any], count: int = 10) -> tuple[list[str], list[tuple[str, Mapping[str, float], float]]]:
     "The parts that occur, and the names with the largest differences in dollars, largest first."
     rows = [(name, parts, math.fsum(parts.values())) for name, parts in report["difference"]["names"].items()]
@@ -386,7 +384,7 @@ def largest_names(report: Mapping[str, Any], count: int = 10) -> tuple[list[str]
     order = [k for k in report["difference"]["parts_bps"] if k not in ("fees", "unexplained")]
     return [k for k in order if any(abs(r[1].get(k, 0.0)) > 0.005 for r in rows)], rows
 
-
+# %% ../nbs/components/90_reports.ipynb #f66d6521
 def go_live_html(report: Mapping[str, Any], path: Path) -> Path:
     "Write the go-live report of a validation (the data of validation_report.json) as one self-contained page."
     from jinja2 import Environment
@@ -408,7 +406,7 @@ def go_live_html(report: Mapping[str, Any], path: Path) -> Path:
     write_atomic(path, html, 0o644)
     return path
 
-
+# %% ../nbs/components/90_reports.ipynb #ce4f89ee
 def remote_resources(html: str) -> list[str]:
     "Everything a page would fetch from a network when it is opened."
     found = re.findall(r"""(?:src|href)\s*=\s*["'](https?:[^"']+)|url\(["']?(https?:[^"')]+)|@import\s+["'](https?:[^"']+)""", html)

@@ -43,7 +43,7 @@ def needs(desk: OrderReader, owned: bool | None) -> list[str]:
         found.append(f"{len(waiting)} critical alert{'s' if len(waiting) > 1 else ''} not acknowledged: see Alerts.")
     return list(dict.fromkeys(found))
 
-# %% ../../nbs/components/934_dashboard_desk.ipynb #de887736
+# %% ../../nbs/components/934_dashboard_desk.ipynb #3fd0378b
 def seconds_of(session: str) -> float:
     "The day of a session as seconds since 1970, for a time axis."
     return datetime.fromisoformat(session).replace(tzinfo=UTC).timestamp()
@@ -70,7 +70,7 @@ def equity_chart(desk: OrderReader) -> Any:
         words = f"{ends}. The replay appears after the first validation (v23 job validation)."
     return chart([seconds_of(d) for d in days], lines, words)
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #e6f6bd67
 def today(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
     "How it stands."
     live = desk.live
@@ -107,7 +107,7 @@ def periods(desk: OrderReader) -> Any:
     ) for p in desk.read("monitoring/dashboard_state.json").data.get("summaries", [])]  # fmt: skip
     return table("Periods", [("Period", ""), ("Sessions", "n opt"), ("P&L", "n"), ("Return", "n"), ("Deepest fall", "n"), ("Sharpe", "n opt"), ("Trades", "opt")], rows, "Periods begin with the first close.")
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #ff62f672
 def days(desk: OrderReader, count: int = 8) -> Any:
     "What made the equity of each close differ from the one before, to the cent."
     rows = []
@@ -118,13 +118,13 @@ def days(desk: OrderReader, count: int = 8) -> Any:
                      badge("adds up", "ok") if abs(left) < Decimal("0.01") else badge(f"{money(left, signed=True)} unexplained", "bad")))  # fmt: skip
     return table("Days", [("Session", "t"), ("Change", "n"), ("Realised", "n opt"), ("Unrealised", "n opt"), ("Fees, income", "n opt"), ("Flows", "n opt"), ("", "")], rows, "Days begin with the first close.")
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #925a4427
 def log(desk: OrderReader, count: int = 12) -> Any:
     "The last events in words."
     rows = [(stamp(e["at"])[5:], badge(e["kind"], "bad" if e["kind"] in ("error", "kill") else "mute"), str(e["text"]).split("\n")[0]) for e in desk.live.get("log", [])[:count]]
     return table("What happened last", [("New York", "t"), ("What", "opt"), ("", "")], rows, "Nothing has happened yet.")
 
-# %% ../../nbs/components/934_dashboard_desk.ipynb #ff62f672
+# %% ../../nbs/components/934_dashboard_desk.ipynb #c89a1584
 def limits_short(desk: OrderReader) -> Any:
     "Losses against where they stop trading."
     reading, limits = desk.live.get("seen", {}).get("reading", {}), desk.limits()
@@ -135,7 +135,7 @@ def limits_short(desk: OrderReader) -> Any:
         rows.append((name, percent(value), percent(limit, 0), meter(share, f"{name}: {UNKNOWN if share is None else format(share, '.0%')} of the limit used"), UNKNOWN if share is None else f"{share:.0%} used"))
     return table("Losses against limits", [("Limit", ""), ("now", "n"), ("limit", "n"), ("", "opt"), ("", "n")], rows, "No limit is known yet.")
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #5e8ef8ef
 def breakers(desk: OrderReader) -> Any:
     "The state and every latch with its cause."
     told = desk.breaker()
@@ -144,7 +144,7 @@ def breakers(desk: OrderReader) -> Any:
     rows = [(badge(as_state(x.get("state")).name), x["name"].replace("_", " "), x.get("cause", ""), stamp(x.get("set_at"))) for x in told["latches"]]
     return Div(P("State ", badge(told["state"])), table("Latches", [("State", ""), ("Breaker", ""), ("Cause", ""), ("Since", "opt")], rows, "No latch is set."))
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #538b1776
 def controls(desk: OrderReader, session: Session, owned: bool | None) -> Any:
     "What an operator may do from here."
     if not session.is_operator:
@@ -189,7 +189,7 @@ def order_search(desk: OrderReader, text: str, day: str, state: str) -> Any:
         Label("Session", Select(*days, name="session")), Label("State", Select(*kinds, name="state")), Button("Search", type="submit"), method="get", action="/orders", cls="row", role="search",
     )  # fmt: skip
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #7fe31cb4
 def orders(desk: OrderReader, text: str, day: str, state: str) -> list[Any]:
     "The list, newest first."
     if not desk.live:
@@ -211,7 +211,7 @@ def what_helps(passed: bool, binding: bool, code: str) -> str:
     "What helps against a check that failed and binds, in the words of the table of denial codes."
     return "" if passed else help_for(code) if binding else "does not bind here"
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #c99f648b
 def order(desk: OrderReader, intent_id: str) -> list[Any]:
     "The timeline of one parent order; a sentence when there is none."
     o = desk.order(intent_id)
@@ -229,7 +229,7 @@ def order(desk: OrderReader, intent_id: str) -> list[Any]:
         panel("What the checks said", table("Checks", [("", ""), ("Check", ""), ("Saw and wanted", ""), ("What helps", "opt")], checks, "No checks are on record for this order.")), cls="grid",
     )]  # fmt: skip
 
-
+# %% ../../nbs/components/934_dashboard_desk.ipynb #d09827a1
 def timeline(o: dict[str, Any]) -> Any:
     "Each child with its steps, oldest first."
     parts: list[Any] = [Ol(Li(Strong("intent"), f" decided {stamp(o['planned_at'])}", Small(f"  refused: {o['refused']} {o['detail']}", f"; what helps: {helps}" if (helps := help_for(o["refused"])) else "") if o["refused"] else ""), cls="steps")]

@@ -32,7 +32,7 @@ def risk(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
         panel("Order limits", order_limits(desk), width="w6"), panel("What stops entries now", stops(desk), width="w6"), cls="grid",
     )]  # fmt: skip
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #eeef998f
 def order_limits(desk: OrderReader) -> Any:
     "Counts and sizes against what the checks allow."
     seen, limits, rows = desk.live.get("seen", {}), desk.limits(), desk.positions()
@@ -58,7 +58,7 @@ def order_limits(desk: OrderReader) -> Any:
     shown.append(("Oldest quote for an entry", "each order", f"{limits.max_quote_age_s:g} s", "", ""))
     return table("Order limits", [("Limit", ""), ("now", "n"), ("limit", "n"), ("", "opt"), ("", "n")], shown, "No limit is known yet.", stack=True)
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #736d21f8
 def stops(desk: OrderReader) -> Any:
     "Each reason in a sentence."
     found = desk.pauses()
@@ -66,7 +66,7 @@ def stops(desk: OrderReader) -> Any:
         found.insert(0, "the kill switch is active")
     return Ul(*(Li(x) for x in found)) if found else P(badge("nothing", "ok"), " outside the breakers stops entries.")
 
-# %% ../../nbs/components/935_dashboard_proof.ipynb #eeef998f
+# %% ../../nbs/components/935_dashboard_proof.ipynb #71874373
 def risk_forms(desk: OrderReader, session: Session, asked: Mapping[str, str], checked: Any) -> list[Any]:
     "The question, and for an operator the two ways back; outside the part that refreshes."
     side = asked.get("side", "buy")
@@ -85,14 +85,14 @@ def risk_forms(desk: OrderReader, session: Session, asked: Mapping[str, str], ch
         ))  # fmt: skip
     return parts
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #409937e0
 def verdict(checks: Any, words: str) -> Any:
     "The answer of the checks."
     allowed = words == "would be sent"
     rows = [(badge("pass") if c.passed else badge("fail", "bad" if c.binding else "mute"), c.name.replace("_", " "), c.detail, what_helps(c.passed, c.binding, c.name)) for c in checks]
     return Div(P(badge(words, "ok" if allowed else "bad", long=True)), table("Checks", [("", ""), ("Check", ""), ("Saw and wanted", ""), ("What helps", "opt")], rows, ""))
 
-# %% ../../nbs/components/935_dashboard_proof.ipynb #71874373
+# %% ../../nbs/components/935_dashboard_proof.ipynb #3a89e5db
 def quality(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
     "What trading has cost, and how whole it was."
     live = desk.live
@@ -111,7 +111,7 @@ def quality(desk: OrderReader, session: Session, owned: bool | None) -> list[Any
         Div(panel("Slippage", histogram(costs, words) if costs else P("No fill yet.", cls="empty"), width="w8"), panel("Percentiles", spread(costs, delays), width="w4"), *groups, cls="grid"),
     ]  # fmt: skip
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #9cb9598c
 def spread(costs: Sequence[float], delays: Sequence[float]) -> Any:
     "Nearest-rank percentiles of the cost and of the time to the last fill; both lists in rising order."
     at = lambda xs, q: xs[max(0, math.ceil(q * len(xs)) - 1)] if xs else None  # noqa: E731
@@ -157,7 +157,7 @@ def jobs(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
     columns = [("Session", "t"), ("Job", ""), ("State", ""), ("Last step", "t opt"), ("Result", "")]
     return [Div(schedule(desk, owned), panel("Jobs of the desk", table("Jobs", columns, rows, "No job has run yet; the first is market open.", stack=True)), cls="grid")]
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #307f545a
 def schedule(desk: OrderReader, owned: bool | None) -> Any:
     "What runs when, as the owner wrote it last; the next one first among those ahead."
     plan = desk.read("supervisor/schedule.json")
@@ -169,13 +169,13 @@ def schedule(desk: OrderReader, owned: bool | None) -> Any:
     empty = "No supervisor has written a plan here: v23 supervise runs the jobs of each session by itself; v23 schedule show says what it would run."
     return panel(f"Plan of {told.get('session', 'the day')}", P(stale, words) if stale or words else "", table("Plan of the day", [("Job", ""), ("State", ""), ("Begins", "t"), ("Until", "t opt"), ("Needs", "opt")], rows, empty, stack=True), P(Small("A job by hand:  v23 job NAME  asks the owner to run it.")))
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #5108e06c
 def summary_text(summary: Mapping[str, Any]) -> str:
     "A result in one line."
     say = lambda v: "yes" if v is True else "no" if v is False else f"{v:.4g}" if isinstance(v, float) and abs(v) < 1000 else plain(v) if isinstance(v, float) else str(v)  # noqa: E731
     return ", ".join(f"{k} {say(v)}" for k, v in summary.items() if v not in ("", None) and k != "session")[:240]
 
-# %% ../../nbs/components/935_dashboard_proof.ipynb #5108e06c
+# %% ../../nbs/components/935_dashboard_proof.ipynb #79f98327
 def alerts(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
     "What was said, to whom it was delivered, who has seen it."
     rows = []
@@ -190,7 +190,7 @@ def alerts(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]
     columns = [("New York", "t"), ("Priority", ""), ("What", ""), ("About", "opt"), ("Text", ""), ("Delivered", ""), ("", "")]
     return [panel("Alerts", table("Alerts", columns, rows, "No alert has been raised.", stack=True)), P(), panel("Errors the desk has met", table("Errors", [("New York", "t"), ("Kind", ""), ("Code", ""), ("Detail", "")], errors, "No error is on record.", stack=True))]
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #c163e67f
 def delivered(a: Mapping[str, Any]) -> Any:
     "Per channel, what became of it."
     channels = a.get("channels")
@@ -238,13 +238,13 @@ def metric_row(name: str, value: Any, told: Mapping[str, Any]) -> tuple[Any, ...
         shown = stamp(value) if value is not None else UNKNOWN
     return name.replace("_", " "), shown, str(told.get("reason") or told.get("meaning") or "")[:200], str(told.get("source") or "").replace("_", " ")
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #c731112b
 def limits_of(figure: Mapping[str, Any]) -> list[str]:
     "Target, warning and critical as they are read: above or below."
     good, bad = (">", "<") if figure.get("higher_is_better") else ("<", ">")
     return [f"{sign} {plain(figure.get(k))}" if number(figure.get(k)) is not None else "" for k, sign in (("target", good), ("warning", bad), ("critical", bad))]
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #f6a31818
 def beats(told: Mapping[str, Any]) -> Any:
     "How often the broker answered, and how fast."
     up, delays = told.get("uptime") or {}, told.get("api_latency_ms") or {}
@@ -254,7 +254,7 @@ def beats(told: Mapping[str, Any]) -> Any:
         *((f"Answer, {k.replace('p', '')} % within", f"{plain(delays.get(k), 1)} ms") for k in ("p50", "p95", "p99") if number(delays.get(k)) is not None),
     )  # fmt: skip
 
-
+# %% ../../nbs/components/935_dashboard_proof.ipynb #01070d43
 def age_text(seconds: Any) -> str:
     "An age in words."
     s = number(seconds)

@@ -21,7 +21,7 @@ class Interval:
     low: float
     high: float
 
-
+# %% ../../nbs/components/62_statistics.ipynb #32adcf1a
 def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     "Score interval of a proportion (Wilson, 1927)."
     from scipy.stats import norm
@@ -41,7 +41,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
     low = float(beta.ppf(a, k, n - k + 1)) if k else 0.0
     return Interval(low, float(beta.ppf(1 - a, k + 1, n - k)) if k < n else 1.0)
 
-
+# %% ../../nbs/components/62_statistics.ipynb #3e12401c
 def exact_lower_bound(k: int, n: int, confidence: float = 0.95) -> float:
     "One-sided exact lower bound of a proportion (Clopper and Pearson, 1934)."
     from scipy.stats import beta
@@ -56,7 +56,7 @@ def orders_for_lower_bound(misses: int, rate: float = 0.95, confidence: float = 
         n += 1
     return n
 
-
+# %% ../../nbs/components/62_statistics.ipynb #e48c4286
 def zero_event_rate(days: int, confidence: float = 0.95) -> float:
     "Upper bound of a daily Poisson rate after days without an event: -ln(1 - confidence)/days (Hanley and Lippman-Hand, 1983)."
     return -math.log(1 - confidence) / days
@@ -68,7 +68,7 @@ def pass_probability_of_wins(k_low: int, k_high: int, n: int, p: float) -> float
 
     return float(binom.cdf(k_high, n, p) - binom.cdf(k_low - 1, n, p))
 
-# %% ../../nbs/components/62_statistics.ipynb #413072dd
+# %% ../../nbs/components/62_statistics.ipynb #97d80ac6
 def beta_binomial_e(k: int, n: int, p0: float) -> float:
     "Evidence against win rate p0: the uniform mixture likelihood over the likelihood at p0 (Ville; Robbins, 1970)."
     from scipy.special import betaln
@@ -88,7 +88,7 @@ def proportion_sequence(k: int, n: int, alpha: float = 0.05) -> Interval:
     low = float(brentq(excess, tiny, best)) if k else 0.0
     return Interval(low, float(brentq(excess, best, 1 - tiny)) if k < n else 1.0)
 
-
+# %% ../../nbs/components/62_statistics.ipynb #476d400a
 def t_e_value(t: float, n: int, g: float = 1.0) -> float:
     "Evidence against a zero mean from a t statistic of n observations; normal prior of variance g on the effect size (Rouder et al., 2009; safe t-test)."
     v = n - 1
@@ -104,7 +104,7 @@ def always_valid_t(n: int, alpha: float = 0.05, g: float = 1.0) -> float:
         return math.inf
     return float(brentq(lambda t: t_e_value(t, n, g) - 1 / alpha, 0.0, 1e9, xtol=1e-12, rtol=1e-15))
 
-
+# %% ../../nbs/components/62_statistics.ipynb #5f9fe12f
 def any_time_band(values: Sequence[float]) -> tuple[float, float]:
     "The mean of finite values and the half-width of its 95 % band that holds at every look (as `always_valid_t`); infinite below two values."
     n = len(values)
@@ -114,14 +114,14 @@ def any_time_band(values: Sequence[float]) -> tuple[float, float]:
     spread = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1))
     return mean, always_valid_t(n) * spread / math.sqrt(n) if spread else 0.0
 
-
+# %% ../../nbs/components/62_statistics.ipynb #c1c6d312
 def wald_sample_size(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20) -> float:
     "Expected observations of the sequential test of p0 against p1 when p1 is true (Wald, 1945)."
     a, b = math.log((1 - beta) / alpha), math.log(beta / (1 - alpha))
     drift = p1 * math.log(p1 / p0) + (1 - p1) * math.log((1 - p1) / (1 - p0))
     return ((1 - beta) * a + beta * b) / drift
 
-# %% ../../nbs/components/62_statistics.ipynb #476d400a
+# %% ../../nbs/components/62_statistics.ipynb #53ef7673
 @dataclass(frozen=True)
 class TrimmedMean:
     "A one-sample trimmed t test."
@@ -135,7 +135,7 @@ class TrimmedMean:
     plain_upper: float  # The same of the plain mean
     median: float
 
-
+# %% ../../nbs/components/62_statistics.ipynb #e5ac5fd4
 def yuen_test(values: Sequence[float], mu0: float, trim: float = 0.10, confidence: float = 0.95) -> TrimmedMean:
     "Trimmed mean with a winsorised standard error (Tukey and McLaughlin, 1963; Yuen, 1974), so that one bad fill does not decide."
     import numpy as np
@@ -150,7 +150,7 @@ def yuen_test(values: Sequence[float], mu0: float, trim: float = 0.10, confidenc
     upper, plain = float(student.ppf(confidence, h - 1)), float(student.ppf(confidence, n - 1))
     return TrimmedMean(float(x.mean()), centre, se, h - 1, (centre - mu0) / se, centre + upper * se, float(x.mean()) + plain * plain_se, float(np.median(x)))
 
-
+# %% ../../nbs/components/62_statistics.ipynb #e464a06c
 def implementation_shortfall(side: int, quantity: float, decision: float, arrival: float, fills: Sequence[tuple[float, float]], fees: float, end: float) -> dict[str, float]:
     "Paper minus real P&L in dollars (Perold, 1988), split into delay, trading, missed and fees; side is +1 or -1."
     filled = math.fsum(q for q, _ in fills)
@@ -158,7 +158,7 @@ def implementation_shortfall(side: int, quantity: float, decision: float, arriva
     parts = {"delay": side * filled * (arrival - decision), "trading": trading, "missed": side * (quantity - filled) * (end - decision), "fees": fees}
     return parts | {"total": math.fsum(parts.values())}
 
-
+# %% ../../nbs/components/62_statistics.ipynb #1be354f0
 def rank_agreement(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     "Spearman's rho (1904) and Kendall's tau (1938) of two rankings."
     from scipy.stats import kendalltau, spearmanr
