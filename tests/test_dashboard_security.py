@@ -26,7 +26,7 @@ from v23.adapters.snapshots import write_snapshot
 from v23.control import ControlServer
 from v23.dashboard import access
 from v23.dashboard.app import Desk, Serve, build_app, desk_for, patient_protocol
-from v23.dashboard.data import OrderReader, kill_state
+from v23.dashboard.data import OrderReader, by_sector, kill_state, total
 from v23.dashboard.report_files import Reports
 from v23.errors import InputError
 from v23.market_calendar import NEW_YORK
@@ -262,6 +262,19 @@ def test_there_is_no_default_password_and_only_hashes_are_kept(tmp_path):
     state.chmod(0o777)
     with pytest.raises(InputError, match="written by anybody"):
         access.Passwords(state)
+
+
+def test_a_new_password_of_one_role_makes_none_that_nobody_sees(tmp_path):
+    made = access.Passwords(tmp_path).create(only="viewer")
+    assert list(made) == ["viewer"] and access.Passwords(tmp_path).role_of(made["viewer"]) == "viewer"
+    rest = access.Passwords(tmp_path).create()
+    assert list(rest) == ["operator"] and access.Passwords(tmp_path).role_of(rest["operator"]) == "operator"
+
+
+def test_what_a_name_without_a_price_is_worth_is_unknown_and_not_nothing():
+    rows = [{"sector": "A", "value": 5.0, "pnl": 1.0}, {"sector": "B", "value": 7.0, "pnl": None}, {"sector": "A", "value": None, "pnl": None}]
+    assert (total(rows), total(rows[:2]), total([]), total(rows, "pnl"), total(rows[:1], "pnl")) == (None, 12.0, 0.0, None, 1.0)
+    assert by_sector(rows) == {"A": None, "B": 7.0} and list(by_sector(rows[:2])) == ["B", "A"]
 
 
 def test_only_loopback_without_a_certificate(tmp_path):

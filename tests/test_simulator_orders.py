@@ -107,6 +107,28 @@ def test_a_replacement_takes_the_place_of_a_resting_order():
     assert [e["event"] for e in x.events] == ["new", "replaced", "new"]
 
 
+@pytest.mark.parametrize("side", ["buy", "sell"])
+def test_the_price_of_an_order_that_is_filled_in_part_may_be_changed(side):
+    quote = PANEL.bar(NAME, NOON.date()).close
+    quantity, limit = int(exchange().market.quote_at(NAME, NOON).ask_size) * 25, round(quote * 1.5, 2) if side == "buy" else 1.00
+    x = exchange(cash=int(quantity * quote * 1.52))
+    if side == "sell":
+        order(x, qty=str(quantity))
+        while position(x) < quantity:
+            x.advance_by(60)
+    _, old = order(x, side, type="limit", limit_price=str(limit), qty=str(quantity))
+    while seen(x, old)["status"] != "partially_filled":
+        x.advance_by(0.2)
+    filled = int(seen(x, old)["filled_qty"])
+    status, new = ask(x, f"/v2/orders/{old['id']}", "PATCH", {"limit_price": str(round(limit + 0.01, 2))})
+    assert status == 200, new
+    free = Decimal(ask(x, f"/v2/positions/{NAME}")[1]["qty_available"])
+    assert free == (0 if side == "sell" else filled)  # What is left is reserved once
+    while seen(x, new)["status"] != "filled":
+        x.advance_by(60)
+    assert abs(position(x)) == (0 if side == "sell" else quantity) and int(seen(x, new)["filled_qty"]) <= quantity - filled
+
+
 def test_a_replacement_of_what_fills_first_is_rejected():
     x = exchange()
     x.plan_order_fault("slow_fill", seconds=0.01)

@@ -167,6 +167,9 @@ class SimulatedExchange(ServedExchange):
         self.serve(Exchange(self.panel, seed, begun, Decimal(str(cash)), record, margin, scenario), serving)
         self.start()
 
+    def __enter__(self) -> Self:  # It answers already
+        return self
+
     def picture(self, symbol: str = "", session: date | None = None) -> Any:
         "A session of a symbol so far: its quotes and our fills; by default what was traded last."
         import matplotlib.dates as mdates

@@ -476,7 +476,7 @@ def self_check() -> str:
         checks = run_checks(record, ValidationSettings())
         evidence = weigh(record, checks, ValidationSettings())
         scenario = decide([c.id for c in checks if not c.passed], {}).scenario
-        rows.append(f"  {label:<16} {scenario:<27} {evidence.verdict:<13} {evidence.performance}")
+        rows.append(f"  {label:<18} {scenario:<27} {evidence.verdict:<13} {evidence.performance}")
         if scenario == "ALL_PASS" or (loss and evidence.verdict != "CONTRADICTED"):
             raise AssertionError(f"the gate let {label} through")
     return "\n".join(rows)

@@ -116,7 +116,7 @@ def _value(text: str) -> Any:
             continue
     return text
 
-
+# %% ../nbs/components/605_search.ipynb #3a124583
 class Grid:
     "Every combination of the values, the last name varying fastest."
 
@@ -233,8 +233,8 @@ CHUNK = 64  # Configurations that are evaluated, and recorded, together
 KEPT_GROUPS = 4  # Holding periods and phases whose candidates are kept
 
 
-class _Jobs:
-    "What is evaluated on which bars, and how it is recorded."
+class _Asked:
+    "What is evaluated on which bars, and on whose terms."
 
     def __init__(self, panel: Panel, factory: Callable[..., Any], how: Conditions, kernel: str = "auto", study: str = "", keep_returns: bool = True):
         self.how, self.factory, self.study, self.keep = how, factory, study, keep_returns
@@ -257,20 +257,17 @@ class _Jobs:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _finding=threading.Lock())
 
-    def job(self, given: Configuration) -> Job:
-        "A configuration with its key; raises InputError naming the parameter that is wrong."
-        parameters = parameters_of(self.factory, given)
-        default = parameters["phase"] if self.factory is V21 else 0
-        if self.factory is V21 and "phase" in given and (self.how.tranches or self.how.phase not in (None, default)):
-            raise InputError(f"phase is {default} in a configuration and {'tranches use every phase' if self.how.tranches else f'all are to run at phase {self.how.phase}'}; one of them is expected")
-        if self.how.tranches and self.how.phase:
-            raise InputError(f"phase is {self.how.phase} and tranches are asked for; tranches use every phase, leave it at 0")
-        phase, holding = default if self.how.phase is None or self.how.tranches else self.how.phase, parameters.get("holding_sessions")
+    def _phase(self, parameters: Mapping[str, Any], varied: bool) -> int:
+        "The rebalance phase of a configuration; raises InputError when it says one and the conditions another, or when it is out of range."
+        h, own = self.how, parameters["phase"] if self.factory is V21 else 0
+        if self.factory is V21 and varied and (h.tranches or h.phase not in (None, own)):
+            raise InputError(f"phase is {own} in a configuration and {'tranches use every phase' if h.tranches else f'all are to run at phase {h.phase}'}; one of them is expected")
+        if h.tranches and h.phase:
+            raise InputError(f"phase is {h.phase} and tranches are asked for; tranches use every phase, leave it at 0")
+        phase, holding = own if h.phase is None else h.phase, parameters.get("holding_sessions")
         if isinstance(holding, int) and not 0 <= phase < holding:
             raise InputError(f"phase is {phase}; 0 to {holding - 1} is expected")
-        terms = self._terms(parameters, "cost_bps" in given)
-        key = trial_key(self.name, self.code, parameters, self.arguments(phase, terms), self.digest, *self.span)
-        return Job(parameters, phase, terms, key)
+        return phase
 
     def _terms(self, parameters: Mapping[str, Any], costs: bool) -> Terms:
         "Costs, interest and the like of a configuration; raises InputError when it says a cost and the terms another."
@@ -283,6 +280,17 @@ class _Jobs:
         if costs and cost != terms.cost_bps:
             raise InputError(f"cost_bps is {cost:g} and the terms say {terms.cost_bps:g}; one of them is expected")
         return terms
+
+# %% ../nbs/components/605_search.ipynb #de2ad6cf
+class _Jobs(_Asked):
+    "Configurations as jobs, and jobs as trials."
+
+    def job(self, given: Configuration) -> Job:
+        "A configuration with its key; raises InputError naming the parameter that is wrong."
+        parameters = parameters_of(self.factory, given)
+        phase, terms = self._phase(parameters, "phase" in given), self._terms(parameters, "cost_bps" in given)
+        key = trial_key(self.name, self.code, parameters, self.arguments(phase, terms), self.digest, *self.span)
+        return Job(parameters, phase, terms, key)
 
     def arguments(self, phase: int, terms: Terms) -> dict[str, Any]:
         "What is recorded of how a configuration is run."

@@ -275,7 +275,7 @@ class GateView:
             ("a kill has not been resumed from" if self.kill.needs_resume else ""),
             (last.body["stops"][0] if last and last.body["stops"] else ""),
             (safe_mode(self.ledger) or ""),
-            ("" if abs(self.clock_skew_s) <= MAX_SKEW_S else f"the broker's clock is {self.clock_skew_s:+.0f} s from ours"),
+            ("the broker's clock has not been read yet" if math.isnan(self.clock_skew_s) else "" if abs(self.clock_skew_s) <= MAX_SKEW_S else f"the broker's clock is {self.clock_skew_s:+.0f} s from ours"),
             (f"nobody knows what became of an order of {lost[0]}" if lost else ""),
             ("the broker has suspended trading for this account" if self.suspended else ""),
             (f"the account was last read {self.age_s:.0f} s ago, limit {MAX_ACCOUNT_AGE_S:.0f} s" if self.looked_at and not self.age_s <= MAX_ACCOUNT_AGE_S else ""),

@@ -41,7 +41,7 @@ def desk_ledger(
 ) -> Iterator[Ledger]:
     "The verified ledger of a state folder, owned while it is needed; raises OwnedError when a desk runs there, InputError when none ever did."
     if not create and not (Path(state_dir) / "execution" / "ledger.sqlite3").exists():
-        raise InputError(f"{state_dir} holds no desk yet: there is nothing to write down")
+        raise InputError(f"{state_dir} holds no desk yet: no ledger is there")
     with owned_ledger(state_dir, lambda path: Ledger(path, clock)) as ledger:
         ledger.verify()
         yield ledger

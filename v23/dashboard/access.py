@@ -50,9 +50,9 @@ class Passwords:
         self.path = private_folder(state) / "passwords.json"
 
     def create(self, only: str = "") -> dict[str, str]:
-        "Make and store what is missing, or the named role anew; the passwords in the clear, to be shown once."
+        "Make and store what is missing, or the named role alone and anew; the passwords in the clear, to be shown once."
         kept = self._load() if self.path.exists() else {}
-        made = {role: secrets.token_urlsafe(24) for role in ROLES if role == only or role not in kept}
+        made = {role: secrets.token_urlsafe(24) for role in ROLES if (role == only if only else role not in kept)}
         for role, password in made.items():
             salt = secrets.token_bytes(16)
             kept[role] = {"salt": salt.hex(), "hash": hashed(password, salt), "scrypt": SCRYPT}

@@ -14,7 +14,7 @@ from typing import Any
 from fasthtml.components import H3, A, Button, Div, Form, Input, Label, Li, Ol, Option, P, Select, Small, Strong, Ul
 
 from .access import Session
-from .data import OrderReader, as_state, kill_state, number
+from .data import OrderReader, as_state, by_sector, kill_state, number, total
 from v23.dashboard.parts import (
     UNKNOWN, action, badge, banner, bps, chart, facts, meter, money, no_desk, panel, percent, plain, stamp, table, tile, tiles,
 )  # fmt: skip
@@ -79,7 +79,8 @@ def today(desk: OrderReader, session: Session, owned: bool | None) -> list[Any]:
     seen = live.get("seen", {})
     reading, account, closes = seen.get("reading", {}), seen.get("account", {}), live.get("closes", [])
     rows, equity = desk.positions(), desk.equity()
-    exposure = sum(r["value"] or 0.0 for r in rows) / equity if equity else None
+    held = total(rows)
+    exposure = held / equity if equity and held is not None else None
     start = number(reading.get("day_start"))
     pnl = equity - start if equity is not None and start is not None else None
     todo = needs(desk, owned)
@@ -163,15 +164,12 @@ def positions(desk: OrderReader, session: Session, owned: bool | None) -> list[A
         A(Strong(r["symbol"]), href=f"/orders?q={r['symbol']}"), plain(r["shares"], 9), money(r["price"]), money(r["cost"]), money(r["value"], cents=False), percent(r["weight"]), money(r["pnl"], signed=True, cents=False), r["sector"],
         badge("agrees", "ok") if r["agrees"] else badge("not compared", "mute") if r["agrees"] is None else badge("differs", "bad"),
     ) for r in rows]  # fmt: skip
-    sectors: dict[str, float] = {}
-    for r in rows:
-        sectors[r["sector"]] = sectors.get(r["sector"], 0.0) + (r["value"] or 0.0)
     limit = desk.limits().max_sector
-    shares = [(s, money(v, cents=False), percent(v / equity if equity else None), meter(v / equity / limit if equity else None, f"{s}: {percent(v / equity if equity else None)} of equity, limit {limit:.0%}")) for s, v in sorted(sectors.items(), key=lambda x: -x[1])]
+    parts = [(s, v, v / equity if equity and v is not None else None) for s, v in by_sector(rows).items()]
+    shares = [(s, money(v, cents=False), percent(w), meter(w / limit if w is not None else None, f"{s}: {percent(w)} of equity, limit {limit:.0%}")) for s, v, w in parts]
     columns = [("Symbol", ""), ("Shares", "n"), ("Price", "n opt"), ("Cost", "n opt"), ("Value", "n"), ("Of equity", "n"), ("P&L", "n"), ("Sector", "opt"), ("Broker", "opt")]
-    gain = [r["pnl"] for r in rows if r["pnl"] is not None]
     return [
-        tiles(tile(str(len(rows)), "positions"), tile(money(sum(r["value"] or 0.0 for r in rows), cents=False), "value"), tile(money(sum(gain), signed=True) if gain or not rows else UNKNOWN, "unrealised P&L"), tile(percent(rows[0]["weight"]) if rows else "none", "largest", rows[0]["symbol"] if rows else "")),
+        tiles(tile(str(len(rows)), "positions"), tile(money(total(rows), cents=False), "value"), tile(money(total(rows, "pnl"), signed=True), "unrealised P&L"), tile(percent(rows[0]["weight"]) if rows else "none", "largest", rows[0]["symbol"] if rows else "")),
         Div(panel("Held", table("Positions", columns, told, "Nothing is held: the book is flat."), width="w8"),
             panel("By sector", table("Sectors", [("Sector", ""), ("Value", "n"), ("Of equity", "n"), (f"limit {limit:.0%}", "opt")], shares, "No sector holds anything."), width="w4"), cls="grid"),
     ]  # fmt: skip

@@ -89,12 +89,17 @@ class SimOrder:
     @property
     def reserved_quantity(self) -> Decimal:
         "Shares it keeps from being traded twice; of an order and its replacement the larger counts."
-        return max(ZERO, self.open_quantity - (self.shadowed.open_quantity if self.shadowed else ZERO))
+        return max(ZERO, self._left - (self.shadowed.open_quantity if self.shadowed else ZERO))
+
+    @property
+    def _left(self) -> Decimal:
+        "Shares still to come; what the order has filled that this one would replace counts as filled."
+        return self.open_quantity - (self.shadowed.filled if self.shadowed else ZERO)
 
     @property
     def reserved_cash(self) -> Decimal:
         "Dollars an open order that opens a position keeps from being spent twice."
-        own = self.open_quantity * self.reserve_price if self.opens else ZERO
+        own = self._left * self.reserve_price if self.opens else ZERO
         return max(ZERO, own - (self.shadowed.reserved_cash if self.shadowed else ZERO))
 
 # %% ../../nbs/components/751_simulator_account.ipynb #7bde4b34

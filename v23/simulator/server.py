@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from inspect import signature
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -305,8 +306,12 @@ def sim_routes(exchange: Exchange) -> list[Any]:
 
     async def command(request: Request) -> JSONResponse:
         doors: dict[str, Callable[..., None]] = {"faults": exchange.faults.add, "order_faults": exchange.plan_order_fault, "flows": exchange.flow}
+        door = doors[request.url.path.removeprefix("/sim/")]
         try:
-            doors[request.url.path.removeprefix("/sim/")](**await request.json())
+            given = await request.json()
+            if unknown := sorted(set(given) - set(signature(door).parameters)):
+                raise InputError(f"{unknown[0]!r} is not a field; {', '.join(signature(door).parameters)} are")
+            door(**given)
         except (ValueError, TypeError, ArithmeticError, RecursionError, InputError) as e:
             return told(422, message=str(e))
         return told(waiting=len(exchange.faults.waiting))

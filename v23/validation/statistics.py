@@ -26,7 +26,7 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     "Score interval of a proportion (Wilson, 1927)."
     from scipy.stats import norm
 
-    z = norm.ppf(0.5 + confidence / 2)
+    z = float(norm.ppf(0.5 + confidence / 2))
     p, zz = k / n, z * z / n
     half = z * math.sqrt(p * (1 - p) / n + zz / (4 * n)) / (1 + zz)
     centre = (p + zz / 2) / (1 + zz)
