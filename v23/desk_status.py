@@ -13,6 +13,7 @@ from typing import Any
 from .adapters.snapshots import read_envelope
 from .control import is_owned
 from .kill_switch import KillSwitch
+from .monitoring.health_rules import NEEDS_A_PERSON
 
 # %% ../nbs/components/807_desk_status.ipynb #cabf5ba0
 SNAPSHOTS = {
@@ -55,6 +56,8 @@ def needs_a_person(status: Mapping[str, Any]) -> list[str]:
     found += [f"alert {a['id']}, {a['code']} {a['subject']}: {a['text'].splitlines()[0]}:  v23 alerts ack {a['id']}" for a in waiting[-5:]]
     failed = {j["name"]: j for j in live.get("jobs", ())}
     found += [f"job {j['name']} of {j['session']} failed:  v23 jobs" for j in failed.values() if j["status"] == "failed"]
+    unwell = (h for h in status.get("dashboard", {}).get("health", ()) if h["status"] == "problem" and h["component"] in NEEDS_A_PERSON)
+    found += [f"{h['component'].replace('_', ' ')}, {h['detail']}:  v23 doctor" for h in unwell]
     return found
 
 # %% ../nbs/components/807_desk_status.ipynb #8a33a445

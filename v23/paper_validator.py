@@ -42,7 +42,7 @@ from .validation.cone import bootstrap_sharpe_ci, both_pass, cone_of
 from .validation.looks import describe_looks
 from .validation.panels import panels_of
 from .validation.record import Baseline, DayRecord, Drill, PaperRecord, Problem, Provenance, Size, Trade, correlation, rank_match, sharpe, shift_of, signal_match, trade_wins
-from .validation.sharpe import HAC_FROM, hac_ratio
+from .validation.sharpe import HAC_FROM, false_discovery, hac_ratio
 from .validation.replay import RecordedDay, ReplayDay, ReplayTrade, replay
 
 # %% ../nbs/components/84_paper_validator.ipynb #cd2847c0
@@ -383,7 +383,7 @@ class ValidationReport(ComparedRecord):
             "recommendation": (strict(matrix, evidence.verdict) if strict_evidence else matrix).recommendation, "valid": not record.problems,
             "checks": checks, "evidence": evidence, "panels": panels_of(record, checks, gate), "problems": record.problems, "missing": self._missing(record, checks),
             "provenance": record.provenance, "key_figures": kpi, "selection": selection, "drills": record.drills, "trades": len(record.trades), "strategy": self.strategy.name, "baseline": self.baseline,
-            "dossier": dossier | {"unmeasured": self.unmeasured}, "cone": self.cone(record, measured), "gate": gate, "both_checks": self.both_checks(len(record.days)), "per_trade": self.per_trade(record, measured), "kelly": self.kelly_bases(record, measured), "looks": {"said": describe_looks(record.looks, len(record.days)), "all": record.looks}, "epochs": record.epochs,
+            "dossier": dossier | {"unmeasured": self.unmeasured}, "cone": self.cone(record, measured), "gate": gate, "both_checks": self.both_checks(len(record.days)), "false_discovery": false_discovery(sharpes_of(record)["paper"], self.baseline.sharpe if self.baseline else None, len(record.days)), "per_trade": self.per_trade(record, measured), "kelly": self.kelly_bases(record, measured), "looks": {"said": describe_looks(record.looks, len(record.days)), "all": record.looks}, "epochs": record.epochs,
             **self._numbers(record),
         })  # fmt: skip
 

@@ -44,7 +44,7 @@ REPORT_SCHEMA: dict[str, Any] = {
         "problems": {"type": "array", "items": _object({"kind": _TEXT, "detail": _TEXT})}, "missing": {"type": "array", "items": _TEXT},
         "days": {"type": "array", "items": _object({"session": _TEXT, "paper_equity": _NUMBER, "replay_equity": _NUMBER, "flow": _NUMBER})},
         "difference": _object({"dollars": _NUMBER, "cents": {"type": "object"}, "parts_bps": {"type": "object"}, "names": {"type": "object"}, "mean_per_year": _NUMBER, "tracking": {"type": "object"}}), "provenance": {"type": "object"},
-        "strategy": _TEXT, "baseline": _maybe(BASELINE), "gate": {"type": "object"}, "both_checks": _maybe(_object({"aligned": {"type": "number"}, "no_edge": {"type": "number"}})), "dossier": DOSSIER, "selection": {"type": "object"}, "cone": _maybe(_object({"levels": {"type": "array"}, "sharpe": _NUMBER, "sessions": _WHOLE})),
+        "strategy": _TEXT, "baseline": _maybe(BASELINE), "gate": {"type": "object"}, "both_checks": _maybe(_object({"aligned": {"type": "number"}, "no_edge": {"type": "number"}})), "false_discovery": _NUMBER, "dossier": DOSSIER, "selection": {"type": "object"}, "cone": _maybe(_object({"levels": {"type": "array"}, "sharpe": _NUMBER, "sessions": _WHOLE})),
         "signals": SIGNALS, "execution": EXECUTION, "sharpe": _object({"paper": _NUMBER, "replay": _NUMBER, "rho1": _NUMBER, "hac_ratio": _NUMBER}), "per_trade": {"type": "object"}, "kelly": {"type": "array"},
         "looks": _object({"said": _TEXT, "all": {"type": "array"}}), "epochs": {"type": "array"}, "drills": {"type": "array"}, "key_figures": {"type": "object"}, "start_equity": _NUMBER, "trades": _WHOLE,
     }),

@@ -19,6 +19,7 @@ from v23.dashboard.parts import (
     UNKNOWN, action, badge, banner, bps, chart, facts, meter, money, no_desk, panel, percent, plain, stamp, table, tile, tiles,
 )  # fmt: skip
 from ..domain import BreakerState
+from ..monitoring.health_rules import NEEDS_A_PERSON
 from ..risk.denial_codes import help_for
 
 # %% ../../nbs/components/934_dashboard_desk.ipynb #6dfdb9ac
@@ -37,7 +38,7 @@ def needs(desk: OrderReader, owned: bool | None) -> list[str]:
     found += [f"Entries are off: {x}" for x in desk.pauses()]
     found += [f"Critical: {e.get('code', '')} {e.get('detail', '')}" for e in live.get("errors", [])[-20:] if e.get("kind") == "critical"]
     found += [f"Job {j['name']} of {j['session']} failed: see Jobs." for j in live.get("jobs", []) if j["status"] == "failed"]
-    found += [f"Health, {h['component'].replace('_', ' ')}: {h.get('detail', '')}." for h in desk.read("monitoring/dashboard_state.json").data.get("health", []) if h.get("status") == "problem" and h.get("component") in ("alert_channels", "disk", "clock", "jobs")]
+    found += [f"Health, {h['component'].replace('_', ' ')}: {h.get('detail', '')}." for h in desk.read("monitoring/dashboard_state.json").data.get("health", []) if h.get("status") == "problem" and h.get("component") in NEEDS_A_PERSON]
     waiting = [a for a in desk.alerts() if a.get("priority") == "CRITICAL" and not a.get("acknowledged")]
     if waiting:
         found.append(f"{len(waiting)} critical alert{'s' if len(waiting) > 1 else ''} not acknowledged: see Alerts.")
