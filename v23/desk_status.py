@@ -45,7 +45,9 @@ def needs_a_person(status: Mapping[str, Any]) -> list[str]:
     "One line for each thing that waits for a person, with what to do."
     live, found = status.get("live", {}), []
     if status["killed"]:
-        found.append(f"the kill switch is active ({status['kill_reason'] or 'no reason given'}):  v23 incident,  then  v23 deactivate  and  v23 resume")
+        fallen = any(x["name"] == "drawdown_emergency" for x in status.get("breakers", {}).get("latches", ()))
+        first = "v23 rebase-peak,  or the next look kills again,  then  " if fallen else ""
+        found.append(f"the kill switch is active ({status['kill_reason'] or 'no reason given'}):  v23 incident,  then  {first}v23 deactivate  and  v23 resume")
     found += [f"breaker {x['name']} is set, {x['cause']}: {x['action']}:  v23 acknowledge {x['name']}" for x in status.get("breakers", {}).get("latches", ()) if "acknowledge" in x["action"]]
     if live.get("safe_mode"):
         found.append(f"safe mode, {live['safe_mode']}:  v23 reconcile --accept --who … --why …")

@@ -68,8 +68,11 @@ def _in_threads(work: Callable[[slice], Any], count: int) -> Iterator[tuple[slic
     portions, todo = [slice(count * n // pieces, count * (n + 1) // pieces) for n in range(pieces)], iter(range(pieces))
 
     def take() -> None:
-        for n in todo:
-            done[n] = work(portions[n])
+        try:
+            for n in todo:
+                done[n] = work(portions[n])
+        finally:
+            list(todo)  # When this fails nobody begins another one
 
     with ThreadPoolExecutor(threads()) as pool:  # Its threads start when they are needed
         helpers = [pool.submit(take) for _ in range(min(threads(), pieces) - 1)]
@@ -81,7 +84,7 @@ def _in_threads(work: Callable[[slice], Any], count: int) -> Iterator[tuple[slic
                     [h.result() for h in helpers]
                 yield portion, done.pop(n)
         finally:
-            list(todo)  # Nobody begins another one
+            list(todo)
 
 
 def _scanner(panel: Panel, settings: Sequence[StrategySettings], universe: str, width: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
