@@ -58,7 +58,7 @@ def _limits(settings: Sequence[StrategySettings]) -> np.ndarray:
     s = loosest(settings)
     return np.array([s.drawdown_deep, s.drawdown_shallow, s.rsi_ceiling, s.volatility_floor, s.minimum_price, s.minimum_dollar_volume])
 
-
+# %% ../nbs/components/604_fast_backtest.ipynb #55eb874d
 FEW = 48  # Decisions that are not worth a thread of their own
 
 
