@@ -3210,7 +3210,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'v23.settings._meant': ('components/settings.html#_meant', 'v23/settings.py'),
                               'v23.settings.default_text': ('components/settings.html#default_text', 'v23/settings.py'),
                               'v23.settings.describe': ('components/settings.html#describe', 'v23/settings.py'),
-                              'v23.settings.is_local': ('components/settings.html#is_local', 'v23/settings.py'),
                               'v23.settings.load_settings': ('components/settings.html#load_settings', 'v23/settings.py'),
                               'v23.settings.read_dotenv': ('components/settings.html#read_dotenv', 'v23/settings.py'),
                               'v23.settings.read_ini': ('components/settings.html#read_ini', 'v23/settings.py'),

@@ -429,7 +429,8 @@ def research_report(
     """Ask everything of a strategy and render one page: what was tried, how often, what survived, in plain words.
 
     Every configuration is recorded in STATE/research/trials.jsonl, and everything recorded there on these bars is counted.
-    The page is REPORTS/research/<strategy>-<bars>-<digest>/research_report.html; it opens without a network.
+    The page is REPORTS/research/<strategy>-<bars>-<digest>/research_report.html, another grid or fill having a folder of its
+    own; it opens without a network.
 
     Examples:
 

@@ -255,8 +255,11 @@ def research_report(
         values = {"strategy": strategy, "bars": bars, "seed": seed, "state": str(Path(state).resolve()), "fill": fill, "grid": "; ".join(grid), "progress": str(told_of)}
         with followed(told_of, say):
             run = run_job("research_report", values, Path(reports), today(), {"MPLBACKEND": "agg"}, timeout_s)
-    other = [fill.replace("_", "-")] * (fill != "next_open") + [hashlib.sha256(canonical(run.result["grid"]).encode()).hexdigest()[:8]] * bool(grid)  # Not the question of the plain name
-    name = "-".join([slug(strategy.rpartition(":")[2] or strategy), slug(Path(bars).stem if bars else f"synthetic {seed}"), run.result["digest"][:8], *other])
+    name = f"{slug(strategy.rpartition(':')[2] or strategy)}-{slug(Path(bars).stem if bars else f'synthetic {seed}')}-{run.result['digest'][:8]}"
+    if grid:  # Another question, another page
+        name += f"-{hashlib.sha256(canonical(run.result['grid']).encode()).hexdigest()[:8]}"
+    if fill != "next_open":
+        name += f"-{slug(fill)}"
     place = Path(reports) / "research" / name
     place.mkdir(parents=True, exist_ok=True)
     for source in (run.html, run.notebook):

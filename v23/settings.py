@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SECTIONS', 'KNOBS', 'SHARED', 'SECRETS', 'TEXTS', 'MODES', 'LIVE_HOST', 'PAPER_HOST', 'DATA_HOST', 'QUOTE_FEEDS',
            'StrategySettings', 'SizingSettings', 'RiskLimits', 'ExecutionSettings', 'MonitoringSettings',
-           'ValidationSettings', 'Knob', 'Secret', 'read_knob', 'read_ini', 'read_dotenv', 'Settings', 'is_local',
-           'load_settings', 'default_text', 'describe']
+           'ValidationSettings', 'Knob', 'Secret', 'read_knob', 'read_ini', 'read_dotenv', 'Settings', 'load_settings',
+           'default_text', 'describe']
 
 # %% ../nbs/components/02_settings.ipynb #2e30cd2c
 import difflib
@@ -388,11 +388,6 @@ class Settings:
         return bool(self.secrets["ALPACA_API_KEY"]) and bool(self.secrets["ALPACA_API_SECRET"])
 
 # %% ../nbs/components/02_settings.ipynb #dde1e64b
-def is_local(url: str) -> bool:
-    "An address of this machine, where only a simulated exchange can be."
-    return re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?/?", url) is not None
-
-
 def _check_broker(s: Settings) -> None:
     "Mode, feed, address and account fit together."
     if s.mode not in MODES:
@@ -400,7 +395,8 @@ def _check_broker(s: Settings) -> None:
     if s.texts["ALPACA_FEED"] not in QUOTE_FEEDS:
         raise SettingsError(f"ALPACA_FEED is {s.texts['ALPACA_FEED']!r}; expected one of {', '.join(QUOTE_FEEDS)}")
     host = s.texts["ALPACA_BASE_URL"]
-    if (s.mode == "live" and host != LIVE_HOST) or (s.mode == "paper" and host != PAPER_HOST and not is_local(host)):
+    local = re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:\d+)?", host) is not None  # a simulated exchange
+    if (s.mode == "live" and host != LIVE_HOST) or (s.mode == "paper" and host != PAPER_HOST and not local):
         raise SettingsError(f"V23_MODE={s.mode} and ALPACA_BASE_URL={host} disagree; paper uses {PAPER_HOST}, live uses {LIVE_HOST}")
     if s.mode == "live" and not s.texts["V23_ACCOUNT_ID"]:
         raise SettingsError("V23_ACCOUNT_ID is not set; live trades the account it names and no other")
